@@ -1,0 +1,22 @@
+"""Fake marketplaces over real HTTP: they check credentials and signatures, refuse in the marketplace's own words,
+misbehave on request, and write down every write that took effect.
+
+    tally.py        a count that can be waited for
+    log.py          a numbered, bounded list of entries
+    entries.py      what is written down: calls, writes, sales
+    write_log.py    the applied writes as a file
+    ledger.py       the truth: stores, listings, and the logs
+    bucket.py       a token bucket
+    faults.py       how a channel misbehaves
+    gate.py         holds calls, so that a test can act while they are in flight
+    traffic.py      calls in flight
+    call.py         one call, and what a marketplace makes of it
+    marketplace.py  what every fake marketplace offers
+    blibli.py       Blibli
+    front.py        the way of one call: received, delayed, judged, applied, answered, written down
+    shape.py        JSON bodies of the control API, read strictly
+    control.py      the control API
+    server.py       starts and stops all of it
+
+Nothing here is shared with the channels: one misreading of a marketplace must not hide in both.
+"""

@@ -1,0 +1,38 @@
+"""POST /v1/partner/inventory/updatestocks"""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import uuid4
+
+import msgspec
+from litestar import Response, post
+
+from lumbung.api.context import ApiContext
+from lumbung.api.documents import UpdateStocksOperation
+from lumbung.api.errors import AnyRequest
+from lumbung.api.inbound import read_signed
+from lumbung.api.validation import Limits, check_key, latest_as_of, read_update
+from lumbung.api.wire import TransactionAnswer
+from lumbung.model import Idempotency, Submission
+
+
+@post("/v1/partner/inventory/updatestocks", status_code=200, operation_class=UpdateStocksOperation)
+async def update_stocks(request: AnyRequest, context: ApiContext) -> Response[bytes]:
+    signed = await read_signed(request, context.settings)
+    partner = await context.partners.authenticate(signed)
+    settings = context.settings
+    limits = Limits(
+        json_depth_max=settings.json_depth_max,
+        channel_stock_entries_max=settings.channel_stock_entries_max,
+        as_of_latest=latest_as_of(context.clock.now(), settings.as_of_ahead_seconds_max),
+    )
+    update = read_update(signed.body, limits)
+    key = request.headers.get("idempotency-key")
+    idempotency = None
+    if key is not None:
+        check_key(key, settings.idempotency_key_chars_max)
+        idempotency = Idempotency(key, hashlib.sha256(signed.body).digest())
+    receipt = await context.commits.submit(Submission(partner.tenant_id, partner.id, uuid4(), update, idempotency))
+    answer = TransactionAnswer(str(receipt.transaction_code))
+    return Response(msgspec.json.encode(answer), media_type="application/json")

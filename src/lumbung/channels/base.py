@@ -1,0 +1,256 @@
+"""What a channel is: a manifest, a way to read credentials and listings' ids, and one method that pushes.
+
+A connector says **what happened** (an `Outcome` per listing); `dispatch/policy.py` says what it means.
+It never retries, never sleeps, never reads a clock of its own and keeps no state between calls: pacing,
+backoff, breaker and tokens belong to the worker that holds the store's lease.
+
+    worker --Push x n--> Channel.push --HTTP--> marketplace
+    worker <--Attempt--- Channel.push <-------- answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from lumbung.channels.http import HttpClient
+from lumbung.clock import Clock
+
+# --- What the marketplace said: a closed union. Times are seconds from the answer, never wall-clock times. ---
+
+
+class Scope(StrEnum):
+    """How far an outcome reaches."""
+
+    LISTING = "listing"
+    STORE = "store"
+    APPLICATION = "application"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The marketplace has the quantity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Taken, but applied later (feeds, asynchronous bulk). Ask again with `handle`."""
+
+    handle: str
+    check_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Too fast, or a quota is used up; surely not applied. None: the marketplace did not say for how long."""
+
+    retry_after_seconds: float | None
+    scope: Scope = Scope.STORE
+    message: str = "The marketplace asks to slow down"
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """**Surely not applied**: refused, DNS, TLS, no byte sent, or documented as a refusal."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """Anything else that is unclear: it may or may not have been applied, now or later."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """The access token (or the login) is not accepted. `refreshable`: a refresh may mend it."""
+
+    message: str
+    refreshable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """Warehouse, scope or permission is wrong: a person must mend it."""
+
+    message: str
+    scope: Literal[Scope.LISTING, Scope.STORE] = Scope.LISTING
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Unknown item, banned, malformed: the same push would be rejected again."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Below what the marketplace has reserved; `minimum` units are the least it takes."""
+
+    minimum: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Locked by a campaign, promotion or holiday. None: the marketplace did not say until when."""
+
+    retry_after_seconds: float | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A compare-and-set found another quantity than was expected."""
+
+    observed: int | None
+
+
+Outcome = (
+    Accepted
+    | Submitted
+    | Throttled
+    | Unavailable
+    | InDoubt
+    | Unauthorized
+    | Misconfigured
+    | Rejected
+    | Floor
+    | Deferred
+    | Conflict
+)
+
+
+# --- What is asked of a channel ---
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One listing to show `quantity` units (>= 0).
+
+    `remote_variant`: the JSON text of the listing's ids. `locations`: units per location for channels
+    that know locations (`Manifest.location_aware`), empty for all others.
+    """
+
+    listing_id: int
+    remote_variant: str
+    quantity: int
+    locations: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one listing of a call; `answer` is its part of the marketplace's answer, JSON text or ""."""
+
+    listing_id: int
+    outcome: Outcome
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One HTTP call as it is kept for people to read. No secret is in it. `status` 0: no answer came."""
+
+    method: str
+    url: str
+    request: str
+    status: int
+    response: str
+    started_at: datetime
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Exactly one row for every listing that was pushed, and the calls that were made for them."""
+
+    rows: tuple[Row, ...]
+    calls: tuple[CallRecord, ...]
+
+
+# --- What a channel says of itself ---
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialField:
+    """One entry of a credentials file. `secret` ones are never shown or logged."""
+
+    name: str
+    help: str
+    secret: bool = False
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """The marketplace's published limit, or a careful guess where none is published (a setting per store)."""
+
+    calls_per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`batch_max` listings a call, grouped by `Channel.batch_key`; `in_flight_max` calls of a store at once.
+
+    `quantity_means`: `sellable` where the marketplace subtracts its own open orders before it shows a number,
+    `on_hand` where it wants what is on the shelf. `quiesce_seconds`: after this long an unanswered call can
+    no longer take effect (an assumption, documented per channel).
+    """
+
+    code: str
+    name: str
+    hosts: tuple[str, ...]
+    batch_max: int
+    in_flight_max: int
+    pacing: Pacing
+    credentials: tuple[CredentialField, ...]
+    call_timeout_seconds: float
+    quiesce_seconds: float
+    quantity_means: Literal["sellable", "on_hand"] = "sellable"
+    location_aware: bool = False
+    closed: bool = False
+
+
+class Session(Protocol):
+    """A channel bound to one store's credentials."""
+
+    async def push(self, pushes: Sequence[Push]) -> Attempt:
+        """Make each listing show its quantity, with at most `batch_max` listings of one `batch_key`.
+
+        Never raises for anything that the marketplace or the network does.
+        """
+        ...
+
+    async def read(self, remote_variants: Sequence[str]) -> Mapping[str, int] | None:
+        """The quantity shown for each remote_variant that could be read; None where the channel cannot read back."""
+        ...
+
+    async def check(self) -> Outcome:
+        """One harmless call that tells whether the store can be reached with these credentials."""
+        ...
+
+
+class Channel(Protocol):
+    manifest: Manifest
+
+    def open(self, credentials: Mapping[str, str], http: HttpClient, clock: Clock) -> Session:
+        """Bind to a store. Raises ConfigurationError, naming the field, when the credentials cannot be right."""
+        ...
+
+    def remote_variant(self, text: str) -> str:
+        """The canonical JSON text of a listing's ids, from JSON text or from the plain id that people paste.
+
+        Raises BadRequest with what is expected.
+        """
+        ...
+
+    def batch_key(self, remote_variant: str) -> str:
+        """Listings with the same key may share a call (for Shopee: the item)."""
+        ...

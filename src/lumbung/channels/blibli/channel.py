@@ -1,0 +1,267 @@
+"""Blibli: one SKU a call, absolute quantity, answered at once.
+
+    PUT {base_url}/proxy/seller/v1/products/{blibli-sku}/stock?...   {"availableStock":5}
+    GET {base_url}/proxy/seller/v1/products/{blibli-sku}?...
+
+Source: marketplaces.md section 4 [C]. Assumptions, all of them [M]:
+- a pickup point is named by the query parameter `pickupPointCode`, sent only for listings that have one;
+- what a product shows when read is the whole product's stock, so listings with a pickup point are not read back.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from lumbung.channels.base import (
+    Accepted,
+    Attempt,
+    CallRecord,
+    Deferred,
+    InDoubt,
+    Manifest,
+    Misconfigured,
+    Outcome,
+    Push,
+    Rejected,
+    Row,
+    Scope,
+    Session,
+    Unavailable,
+)
+from lumbung.channels.blibli import errors, signing, wire
+from lumbung.channels.blibli.manifest import BASE_URL, BLIBLI_STORE_ID, CHANNEL_ID, MANIFEST
+from lumbung.channels.credentials import CredentialReader
+from lumbung.channels.http import Answer, Exchange, NoAnswer, NotSent, Transport, redact
+from lumbung.clock import Clock
+from lumbung.errors import BadRequest
+
+# A SKU that no seller has: Blibli's own begin with the seller's code.
+_NO_SUCH_SKU = "LUMBUNG-00000-00000-00000"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A store's credentials file, checked, with the defaults filled in."""
+
+    api_client_id: str
+    api_client_key: str = field(repr=False)
+    api_seller_key: str = field(repr=False)
+    signature_key: str = field(repr=False)
+    username: str
+    store_code: str
+    channel_id: str
+    blibli_store_id: str
+    base_url: str
+    signature_path_prefix: str
+    call_timeout_seconds: float
+
+    @property
+    def basic(self) -> str:
+        return base64.b64encode(f"{self.api_client_id}:{self.api_client_key}".encode()).decode()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        every = (self.basic, self.api_client_key, self.api_seller_key, self.signature_key)
+        return tuple(sorted(filter(None, every), key=len, reverse=True))  # one may be a part of another
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One exchange and what it means."""
+
+    outcome: Outcome
+    envelope: wire.Envelope | None
+    answer: str
+    record: CallRecord
+
+
+class BlibliChannel:
+    manifest: Manifest = MANIFEST
+
+    def open(self, credentials: Mapping[str, str], http: Transport, clock: Clock) -> Session:
+        """Bind to a store. Raises ConfigurationError that names every field that cannot be right."""
+        return BlibliSession(read_credentials(credentials), http, clock)
+
+    def remote_variant(self, text: str) -> str:
+        """`TOQ-1-1-1` or `{"blibli_sku": "TOQ-1-1-1"}` -> the latter. Raises BadRequest with what is expected."""
+        return wire.remote_variant(text).text()
+
+    def batch_key(self, remote_variant: str) -> str:
+        """Each listing is a call of its own."""
+        return remote_variant
+
+
+class BlibliSession:
+    """One store's calls. Keeps nothing between them."""
+
+    def __init__(self, credentials: Credentials, http: Transport, clock: Clock):
+        self._credentials = credentials
+        self._http = http
+        self._clock = clock
+
+    async def push(self, pushes: Sequence[Push]) -> Attempt:
+        """Set `availableStock`. Raises ValueError for more than one listing or a quantity below 0 (caller's bugs)."""
+        if len(pushes) > MANIFEST.batch_max:
+            raise ValueError(f"{len(pushes)} listings in one call; Blibli takes {MANIFEST.batch_max}")
+        rows: list[Row] = []
+        calls: list[CallRecord] = []
+        for push in pushes:
+            if push.quantity < 0:
+                raise ValueError(f"listing {push.listing_id}: quantity {push.quantity} is below 0")
+            try:
+                variant = wire.remote_variant(push.remote_variant)
+            except BadRequest as error:
+                rows.append(Row(push.listing_id, Rejected(str(error))))
+                continue
+            call = await self._set_stock(variant, push.quantity)
+            rows.append(Row(push.listing_id, call.outcome, call.answer))
+            calls.append(call.record)
+        return Attempt(tuple(rows), tuple(calls))
+
+    async def read(self, remote_variants: Sequence[str]) -> Mapping[str, int]:
+        """One call for each, in order, stopping at the first answer that concerns the whole store.
+
+        What is missing from the result could not be read. Listings with a pickup point are not read (see above).
+        """
+        shown: dict[str, int] = {}
+        for text in remote_variants:
+            try:
+                variant = wire.remote_variant(text)
+            except BadRequest:
+                continue
+            if variant.pickup_point_code is not None:
+                continue
+            call = await self._get_product(variant.blibli_sku)
+            if not isinstance(call.outcome, Accepted | Rejected | Deferred):
+                break
+            if isinstance(call.outcome, Accepted) and call.envelope is not None:
+                quantity = wire.stock_read(call.envelope, variant.blibli_sku)
+                if quantity is not None:
+                    shown[text] = quantity
+        return shown
+
+    async def check(self) -> Outcome:
+        """Read a product that does not exist: Accepted when Blibli knows us well enough to say so."""
+        call = await self._get_product(_NO_SUCH_SKU)
+        match call.outcome:
+            case Rejected(message) if call.envelope is None:
+                return Misconfigured(message, Scope.STORE)
+            case Rejected() | Deferred() | Misconfigured(scope=Scope.LISTING):
+                return Accepted()
+            case outcome:
+                return outcome
+
+    async def _set_stock(self, variant: wire.RemoteVariant, quantity: int) -> _Call:
+        body = msgspec.json.encode(wire.SetStock(available_stock=quantity))
+        more = {"blibli-sku": variant.blibli_sku}
+        if variant.pickup_point_code is not None:
+            more["pickupPointCode"] = variant.pickup_point_code
+        return await self._call("PUT", f"/proxy/seller/v1/products/{variant.blibli_sku}/stock", more, body)
+
+    async def _get_product(self, blibli_sku: str) -> _Call:
+        return await self._call("GET", f"/proxy/seller/v1/products/{blibli_sku}", {}, None)
+
+    async def _call(self, method: str, path: str, more: Mapping[str, str], body: bytes | None) -> _Call:
+        request_id = uuid.uuid4().hex
+        url = f"{self._credentials.base_url}{path}?{self._query(request_id, more)}"
+        exchange = await self._http.request(
+            method,
+            url,
+            headers=self._headers(method, path, body, request_id),
+            body=body,
+            timeout_seconds=self._credentials.call_timeout_seconds,
+        )
+        return self._read_exchange(method, url, body, exchange)
+
+    def _query(self, request_id: str, more: Mapping[str, str]) -> str:
+        own = self._credentials
+        fields = {
+            "requestId": request_id,
+            "channelId": own.channel_id,
+            "storeId": own.blibli_store_id,
+            "username": own.username,
+            "storeCode": own.store_code,
+        }
+        return urlencode(fields | dict(more), quote_via=quote, safe="")
+
+    def _headers(self, method: str, path: str, body: bytes | None, request_id: str) -> dict[str, str]:
+        own = self._credentials
+        headers = {
+            "Authorization": f"Basic {own.basic}",
+            "Api-Seller-Key": own.api_seller_key,
+            "Accept": "application/json",
+            "requestId": request_id,  # Blibli's own client sends both of these [C]
+            "sessionId": request_id,
+        }
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if own.signature_key:
+            headers |= signing.signature_headers(
+                own.signature_key,
+                method=method,
+                path=path,
+                body=body,
+                now=self._clock.now(),
+                path_prefix=own.signature_path_prefix,
+            )
+        return headers
+
+    def _read_exchange(self, method: str, url: str, body: bytes | None, exchange: Exchange) -> _Call:
+        envelope: wire.Envelope | None = None
+        status, text = 0, ""
+        outcome: Outcome
+        match exchange:
+            case NotSent(message):
+                outcome = Unavailable(message)
+            case NoAnswer(message):
+                outcome = InDoubt(message)
+            case Answer():
+                # Redacted before it is read: no word of it that is kept can hold a secret.
+                text = redact(exchange.body.decode(errors="replace"), self._credentials.secrets)
+                status, envelope = exchange.status, wire.envelope(text.encode())
+                outcome = errors.classify(status, envelope, exchange.retry_after_seconds)
+            case _:
+                assert_never(exchange)
+        record = CallRecord(
+            method=method,
+            url=url,
+            request="" if body is None else body.decode(),
+            status=status,
+            response=text.replace("\0", "�"),  # the database's text has no NUL
+            started_at=exchange.started_at,
+            duration_ms=exchange.duration_ms,
+        )
+        return _Call(outcome, envelope, wire.json_text(text), record)
+
+
+def read_credentials(values: Mapping[str, str]) -> Credentials:
+    """Raises ConfigurationError that names every field that cannot be right."""
+    reader = CredentialReader(MANIFEST, values)
+    # These two are the worker's to use; here they are only checked.
+    reader.number("quiesce_seconds", MANIFEST.quiesce_seconds, above=0, at_most=3600)
+    reader.number("calls_per_second", MANIFEST.pacing.calls_per_second, above=0, at_most=1000)
+    credentials = Credentials(
+        api_client_id=reader.text("api_client_id"),
+        api_client_key=reader.text("api_client_key"),
+        api_seller_key=reader.header("api_seller_key"),
+        signature_key=reader.text("signature_key"),
+        username=reader.text("username"),
+        store_code=reader.text("store_code"),
+        channel_id=reader.text("channel_id", CHANNEL_ID),
+        blibli_store_id=reader.text("blibli_store_id", BLIBLI_STORE_ID),
+        base_url=reader.base_url(BASE_URL),
+        signature_path_prefix=reader.text("signature_path_prefix"),
+        # Not above the manifest's: the worker's lease is measured by that.
+        call_timeout_seconds=reader.number(
+            "call_timeout_seconds", MANIFEST.call_timeout_seconds, above=0, at_most=MANIFEST.call_timeout_seconds
+        ),
+    )
+    reader.finish()
+    return credentials

@@ -1,0 +1,183 @@
+"""What Blibli's answers mean, as data. The first rule that matches decides.
+
+Facts (marketplaces.md section 4, C): `success` false with an errorCode, mostly under HTTP 200; 429, 401, 403 and 5xx
+are seen. **The errorCode strings are not published** (section 15), so the rules on words, English and Indonesian, are
+our reading [I]: each is written so that a wrong guess errs to the safe side. What no rule knows but is plainly a
+refusal is Rejected with Blibli's own words; what is not plainly anything is InDoubt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lumbung.channels.base import (
+    Accepted,
+    Deferred,
+    InDoubt,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    Scope,
+    Throttled,
+    Unauthorized,
+)
+from lumbung.channels.blibli.wire import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a rule may use: the HTTP status, Retry-After in seconds, and the words for a person."""
+
+    status: int
+    retry_after_seconds: float | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRule:
+    """Decides on the status alone, whatever the body says."""
+
+    first: int
+    last: int
+    outcome: Callable[[Said], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class WordRule:
+    """Decides on an envelope that refuses: `pattern` is searched in errorCode and, failing that, in errorMessage."""
+
+    pattern: re.Pattern[str]
+    outcome: Callable[[Said], Outcome]
+
+
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+# Between two words: NOT_FOUND, not-found, not found, NotFound.
+_ = r"[ _-]?"
+
+STATUS_RULES: tuple[StatusRule, ...] = (
+    StatusRule(204, 204, lambda _said: Accepted()),  # [C] seen; it has no body
+    # No redirect is followed: a stock write that goes elsewhere is a wrong base_url, for every listing alike.
+    StatusRule(300, 399, lambda said: Misconfigured(f"Blibli redirects elsewhere: {said.words}", Scope.STORE)),
+    StatusRule(401, 401, lambda said: Unauthorized(f"Blibli does not accept the login: {said.words}", False)),
+    StatusRule(403, 403, lambda said: Misconfigured(f"Blibli forbids this store's calls: {said.words}", Scope.STORE)),
+    StatusRule(408, 408, lambda said: InDoubt(f"Blibli gave up waiting: {said.words}")),
+    StatusRule(413, 413, lambda said: Rejected(f"Blibli finds the request too large: {said.words}")),
+    StatusRule(415, 415, lambda said: Rejected(f"Blibli does not take this content type: {said.words}")),
+    StatusRule(429, 429, lambda said: Throttled(said.retry_after_seconds)),
+    # 503 too, even with Retry-After: nowhere is it documented that such a call was surely not applied.
+    StatusRule(500, 599, lambda said: InDoubt(f"Blibli failed: {said.words}")),
+)
+
+WORD_RULES: tuple[WordRule, ...] = (
+    WordRule(
+        _any_of(rf"too{_}many{_}request", rf"rate{_}limit", rf"limit{_}exceeded", r"throttl", rf"quota{_}exceeded"),
+        lambda said: Throttled(said.retry_after_seconds),
+    ),
+    # Doubt comes before every reading that would end an item: "product not found: internal timeout" says nothing.
+    WordRule(
+        _any_of(
+            rf"internal{_}(server)?{_}error",
+            rf"system{_}(error|busy)",
+            rf"server{_}(error|busy)",
+            r"\bbusy\b",
+            rf"time{_}?d?{_}out",
+            rf"try{_}again",
+            r"temporar",
+            rf"service{_}(is )?unavailable",
+            r"maintenance",
+            r"unexpected",
+            r"unspecified",
+            rf"coba{_}lagi",
+            r"sibuk",
+            r"gangguan",
+        ),
+        lambda said: InDoubt(f"Blibli is not sure: {said.words}"),
+    ),
+    WordRule(
+        _any_of(
+            r"unauthori[sz]ed",
+            rf"authentication{_}fail",
+            rf"(invalid|wrong|bad|unknown){_}(api{_})?(client|seller){_}(id|key|credential)",
+            rf"(invalid|wrong|bad|missing){_}(signature|credential|token)",
+            rf"signature{_}(is )?(invalid|mismatch|expired|not{_}match)",
+        ),
+        lambda said: Unauthorized(f"Blibli does not accept the login: {said.words}", False),
+    ),
+    # Only words about the store itself, adjacent to it: these stop the whole store.
+    WordRule(
+        _any_of(
+            rf"\b(store|merchant|seller|business{_}partner){_}(code|account)?{_}(is )?"
+            rf"(not{_}(found|active|registered|exist)|inactive|suspended|invalid)",
+            rf"(invalid|unknown|inactive){_}(store|merchant|seller|business{_}partner)\b",
+        ),
+        lambda said: Misconfigured(f"Blibli does not accept the store: {said.words}", Scope.STORE),
+    ),
+    WordRule(
+        _any_of(rf"pick{_}?up{_}point"),
+        lambda said: Misconfigured(f"The pickup point is wrong: {said.words}", Scope.LISTING),
+    ),
+    WordRule(
+        _any_of(
+            rf"not{_}found",
+            rf"not{_}exist",
+            rf"tidak{_}ditemukan",
+            rf"(unknown|invalid){_}([a-z]+{_})?(sku|product|item)",
+            rf"(sku|product|item){_}(code|id)?{_}(is )?(unknown|invalid)",
+            r"deleted",
+            r"archived",
+            r"suspended",
+            r"banned",
+        ),
+        lambda said: Rejected(f"Blibli does not know the item, or has closed it: {said.words}"),
+    ),
+    WordRule(
+        _any_of(r"campaign", rf"flash{_}sale", r"promo", r"holiday", rf"store{_}(is )?closed"),
+        lambda said: Deferred(None, f"Locked for now: {said.words}"),
+    ),
+)
+
+
+def classify(status: int, answer: Envelope | None, retry_after_seconds: float | None) -> Outcome:
+    """What one answer means for the one listing of the call. `answer` is None when no envelope could be read."""
+    said = Said(status, retry_after_seconds, _words(status, answer))
+    for rule in STATUS_RULES:
+        if rule.first <= status <= rule.last:
+            return rule.outcome(said)
+    if answer is None:
+        return _without_envelope(said)
+    if answer.success:
+        return _claims_success(said, answer)
+    for word_rule in WORD_RULES:
+        if word_rule.pattern.search(answer.code) or word_rule.pattern.search(answer.message):
+            return word_rule.outcome(said)
+    if 200 <= status < 300 or status in {400, 404, 409, 422}:
+        return Rejected(f"Blibli refused: {said.words}")
+    return InDoubt(f"Blibli answered strangely: {said.words}")
+
+
+def _claims_success(said: Said, answer: Envelope) -> Outcome:
+    """Success needs all three signs; when they contradict each other nothing is sure."""
+    if 200 <= said.status < 300 and not answer.code:
+        return Accepted()
+    return InDoubt(f"Blibli's answer contradicts itself: {said.words}")
+
+
+def _without_envelope(said: Said) -> Outcome:
+    # A 404 that is not Blibli's own is a refusal: no route took the call. It may be one odd SKU or a wrong base_url.
+    # Misconfigured(STORE) would let one odd SKU stop a store. Rejected costs that listing only, and when it is
+    # base_url the engine pauses the store anyway: after 50 distinct rejections in a row it parks none of them.
+    # `check()` knows that it is not about a SKU and says Misconfigured(STORE).
+    if said.status == 404:
+        return Rejected(f"Blibli has no such address (item unknown, or base_url wrong): {said.words}")
+    return InDoubt(f"Blibli's answer cannot be read: {said.words}")
+
+
+def _words(status: int, answer: Envelope | None) -> str:
+    if answer is None:
+        return f"HTTP {status}"
+    return ": ".join(part for part in (answer.code, answer.message) if part) or f"HTTP {status}, no reason given"

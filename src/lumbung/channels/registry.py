@@ -1,0 +1,18 @@
+"""The channels that have a connector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from lumbung.channels.base import Channel
+from lumbung.channels.blibli.channel import BlibliChannel
+
+_ALL: tuple[Channel, ...] = (BlibliChannel(),)
+
+CHANNELS: Mapping[str, Channel] = MappingProxyType({channel.manifest.code: channel for channel in _ALL})
+
+
+def find(code: str) -> Channel | None:
+    """The connector of a channel code; None for codes that only the catalogue knows."""
+    return CHANNELS.get(code)

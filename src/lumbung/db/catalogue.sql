@@ -1,0 +1,62 @@
+-- name: put_variants
+-- Makes or renames; `made` tells which.
+INSERT INTO variant AS v (tenant_id, sku, name)
+SELECT :tenant_id::bigint, r.sku, r.name FROM unnest(:skus::text[], :names::text[]) AS r (sku, name) ORDER BY r.sku
+ON CONFLICT (tenant_id, sku) DO UPDATE SET name = EXCLUDED.name, retired_at = NULL
+RETURNING v.id, v.sku, (xmax = 0) AS made
+
+-- name: variants_by_sku
+SELECT id, sku FROM variant WHERE tenant_id = :tenant_id AND sku = ANY(:skus::text[]) AND retired_at IS NULL
+
+-- name: live_listings
+-- What a store's remote variants are mapped to now.
+SELECT l.id, l.store_id, l.remote_variant, l.variant_id
+FROM listing l JOIN unnest(:store_ids::bigint[], :remote_variants::text[]) AS r (store_id, remote_variant)
+  ON l.store_id = r.store_id AND l.remote_variant = r.remote_variant
+WHERE l.tenant_id = :tenant_id AND l.retired_at IS NULL
+
+-- name: retire_listings!
+UPDATE listing SET retired_at = now() WHERE tenant_id = :tenant_id AND id = ANY(:ids::bigint[]) AND retired_at IS NULL
+
+-- name: add_listings
+INSERT INTO listing (tenant_id, variant_id, store_id, remote_variant)
+SELECT :tenant_id::bigint, r.* FROM unnest(:variant_ids::bigint[], :store_ids::bigint[], :remote_variants::text[]) AS r
+RETURNING id, variant_id, store_id, remote_variant
+
+-- name: listings_of_store
+-- A chunk of a store's live listings, in order of remote_variant.
+SELECT l.id, l.variant_id, l.remote_variant FROM listing l
+WHERE l.tenant_id = :tenant_id AND l.store_id = :store_id AND l.retired_at IS NULL AND l.remote_variant > :after
+ORDER BY l.remote_variant LIMIT :limit
+
+-- name: list_listings
+SELECT l.id, v.sku, l.store_id, s.name AS store, s.channel, l.remote_variant, t.state, t.quantity_due, t.quantity_delivered,
+       t.version_due, t.version_delivered, t.delivered_at, t.park_reason, t.last_outcome, t.last_message
+FROM listing l
+JOIN variant v ON v.tenant_id = l.tenant_id AND v.id = l.variant_id
+JOIN store s ON s.tenant_id = l.tenant_id AND s.id = l.store_id
+LEFT JOIN listing_state t ON t.tenant_id = l.tenant_id AND t.listing_id = l.id
+WHERE l.tenant_id = :tenant_id AND l.retired_at IS NULL
+  AND (:store_id::bigint IS NULL OR l.store_id = :store_id) AND (:sku::text IS NULL OR v.sku = :sku)
+ORDER BY v.sku, l.id LIMIT :limit
+
+-- name: stock_of_sku
+-- The inputs of what a SKU's listings show: a row for each of its warehouses.
+SELECT w.name AS warehouse, l.available, l.buffer, l.reserved, l.sync, l.newest_as_of, l.updated_at,
+       (SELECT coalesce(jsonb_object_agg(f.channel, jsonb_build_object('quantity', f.figure, 'named', f.named)), '{}')
+        FROM channel_stock f WHERE f.tenant_id = l.tenant_id AND f.variant_id = l.variant_id
+                               AND f.warehouse_id = l.warehouse_id) AS figures
+FROM variant v
+JOIN stock_level l ON l.tenant_id = v.tenant_id AND l.variant_id = v.id
+JOIN warehouse w ON w.tenant_id = l.tenant_id AND w.id = l.warehouse_id
+WHERE v.tenant_id = :tenant_id AND v.sku = :sku
+ORDER BY w.id
+
+-- name: contributions_of_sku
+SELECT c.listing_id, w.name AS warehouse, c.quantity, c.location
+FROM variant v
+JOIN listing l ON l.tenant_id = v.tenant_id AND l.variant_id = v.id AND l.retired_at IS NULL
+JOIN contribution c ON c.tenant_id = l.tenant_id AND c.listing_id = l.id
+JOIN warehouse w ON w.tenant_id = c.tenant_id AND w.id = c.warehouse_id
+WHERE v.tenant_id = :tenant_id AND v.sku = :sku
+ORDER BY c.listing_id, w.id

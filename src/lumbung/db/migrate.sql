@@ -1,0 +1,26 @@
+-- name: server_version_number$
+SELECT current_setting('server_version_num')::int
+
+-- name: has_migration_table$
+SELECT to_regclass('migration') IS NOT NULL
+
+-- name: create_migration_table!
+CREATE TABLE IF NOT EXISTS migration (
+    number     integer     PRIMARY KEY,
+    name       text        NOT NULL,
+    digest     bytea       NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: lock_migration_table!
+-- Readers (readyz, doctor) are not kept out.
+LOCK TABLE migration IN SHARE ROW EXCLUSIVE MODE
+
+-- name: newest_migration$
+SELECT coalesce(max(number), 0) FROM migration
+
+-- name: digest_of$
+SELECT digest FROM migration WHERE number = :number
+
+-- name: record_migration!
+INSERT INTO migration (number, name, digest) VALUES (:number, :name, :digest)

@@ -1,0 +1,229 @@
+-- Accepting updates. The order of the statements is part of the algorithm: see inventory/stock.py.
+
+-- name: create_variants!
+-- For tenants that want unknown SKUs made. DO UPDATE takes the row's lock where DO NOTHING would take none.
+INSERT INTO variant (tenant_id, sku)
+SELECT DISTINCT tenant_id, sku
+FROM unnest(:tenant_ids::bigint[], :skus::text[]) AS r (tenant_id, sku)
+ORDER BY tenant_id, sku
+ON CONFLICT (tenant_id, sku) DO UPDATE SET sku = EXCLUDED.sku
+
+-- name: lock_variants
+-- Step 1: the one lock, sorted, in a statement of its own: what is read afterwards sees everything that the earlier
+-- holders wrote. FOR NO KEY UPDATE lets foreign keys be checked meanwhile.
+SELECT v.tenant_id, v.id, v.sku
+FROM variant v
+WHERE (v.tenant_id, v.sku) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :skus::text[])) AND v.retired_at IS NULL
+ORDER BY v.tenant_id, v.id
+FOR NO KEY UPDATE OF v
+
+-- name: lock_variants_by_id
+SELECT v.tenant_id, v.id, v.sku
+FROM variant v
+WHERE v.tenant_id = :tenant_id AND v.id = ANY(:ids::bigint[])
+ORDER BY v.tenant_id, v.id
+FOR NO KEY UPDATE OF v
+
+-- name: find_warehouses
+SELECT w.tenant_id, w.id, w.name
+FROM warehouse w
+WHERE (w.tenant_id, w.name) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :names::text[])) AND w.retired_at IS NULL
+
+-- name: find_tenants
+SELECT id, name, unknown_sku, channel_stock_limit FROM tenant WHERE id = ANY(:ids::bigint[])
+
+-- name: count_unknown_skus!
+INSERT INTO unknown_sku (tenant_id, sku, times, first_at, last_at)
+SELECT tenant_id, sku, count(*), now(), now()
+FROM unnest(:tenant_ids::bigint[], :skus::text[]) AS r (tenant_id, sku)
+GROUP BY tenant_id, sku
+ORDER BY tenant_id, sku
+ON CONFLICT (tenant_id, sku) DO UPDATE SET times = unknown_sku.times + EXCLUDED.times, last_at = EXCLUDED.last_at
+
+-- name: claim_idempotency_keys
+-- Remembers each key, or returns what it stands for. The row's lock makes a second request with the same key wait for
+-- the first one's commit.
+INSERT INTO idempotency_key AS k (tenant_id, partner_id, key, body_hash, transaction_code, created_at)
+SELECT r.*, clock_timestamp()
+FROM unnest(:tenant_ids::bigint[], :partner_ids::text[], :keys::text[], :body_hashes::bytea[], :codes::uuid[])
+     AS r (tenant_id, partner_id, key, body_hash, code)
+ORDER BY 1, 2, 3
+ON CONFLICT (tenant_id, partner_id, key) DO UPDATE SET
+    body_hash        = CASE WHEN k.created_at > now() - :seconds * interval '1 second' THEN k.body_hash        ELSE EXCLUDED.body_hash        END,
+    transaction_code = CASE WHEN k.created_at > now() - :seconds * interval '1 second' THEN k.transaction_code ELSE EXCLUDED.transaction_code END,
+    created_at       = CASE WHEN k.created_at > now() - :seconds * interval '1 second' THEN k.created_at       ELSE EXCLUDED.created_at       END
+RETURNING tenant_id, partner_id, key, body_hash, transaction_code
+
+-- name: forget_idempotency_keys!
+DELETE FROM idempotency_key WHERE created_at < now() - :seconds * interval '1 second'
+
+-- name: read_levels
+SELECT l.tenant_id, l.variant_id, l.warehouse_id, l.available, l.buffer, l.reserved, l.sync, l.newest_as_of
+FROM stock_level l
+WHERE (l.tenant_id, l.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]))
+
+-- name: read_figures
+SELECT f.tenant_id, f.variant_id, f.warehouse_id, f.channel, f.figure, f.named
+FROM channel_stock f
+WHERE (f.tenant_id, f.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]))
+
+-- name: read_listings
+-- The live listings of locked variants: who serves their stores, what was last delivered.
+SELECT l.tenant_id, l.variant_id, l.id, l.store_id, s.channel,
+       t.quantity_delivered, coalesce(t.version_settled, 0) AS version_settled, coalesce(t.calls, 0) AS calls,
+       sw.warehouse_ids, sw.locations
+FROM listing l
+JOIN store s ON s.tenant_id = l.tenant_id AND s.id = l.store_id
+LEFT JOIN listing_state t ON t.tenant_id = l.tenant_id AND t.listing_id = l.id
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(warehouse_id), '{}') AS warehouse_ids, coalesce(array_agg(location), '{}') AS locations
+    FROM store_warehouse sw
+    WHERE sw.tenant_id = l.tenant_id AND sw.store_id = l.store_id AND sw.retired_at IS NULL
+) sw
+WHERE (l.tenant_id, l.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]))
+  AND l.retired_at IS NULL AND s.retired_at IS NULL
+
+-- name: read_contributions
+SELECT c.tenant_id, l.variant_id, c.listing_id, c.warehouse_id, c.quantity, c.location, c.version, c.item_id,
+       c.item_created_at, c.calls_before
+FROM listing l
+JOIN contribution c ON c.tenant_id = l.tenant_id AND c.listing_id = l.id
+WHERE (l.tenant_id, l.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]))
+  AND l.retired_at IS NULL
+
+-- name: read_reach
+-- Why a named channel has no listing: is there a store of it at all, and does the warehouse serve one?
+SELECT r.tenant_id, r.channel, r.warehouse_id,
+       EXISTS (SELECT FROM store s WHERE s.tenant_id = r.tenant_id AND s.channel = r.channel AND s.retired_at IS NULL) AS has_store,
+       EXISTS (SELECT FROM store s JOIN store_warehouse sw ON sw.tenant_id = s.tenant_id AND sw.store_id = s.id
+               WHERE s.tenant_id = r.tenant_id AND s.channel = r.channel AND s.retired_at IS NULL
+                 AND sw.warehouse_id = r.warehouse_id AND sw.retired_at IS NULL) AS serves_store
+FROM unnest(:tenant_ids::bigint[], :channels::text[], :warehouse_ids::bigint[]) AS r (tenant_id, channel, warehouse_id)
+
+-- name: take_versions
+-- After the lock: for one variant the order of versions is the order of changes. The time is the updates' created_at.
+SELECT nextval('version_seq') AS version, clock_timestamp() AS at FROM generate_series(1, :count::int)
+
+-- name: take_item_ids
+SELECT nextval('item_seq') AS id FROM generate_series(1, :count::int)
+
+-- name: write_levels!
+INSERT INTO stock_level (tenant_id, variant_id, warehouse_id, available, buffer, reserved, sync, newest_as_of, updated_at)
+SELECT r.*, now()
+FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[], :warehouse_ids::bigint[], :available::int[], :buffer::int[],
+            :reserved::int[], :sync::bool[], :newest_as_of::timestamptz[]) AS r
+ORDER BY 1, 2, 3
+ON CONFLICT (tenant_id, variant_id, warehouse_id) DO UPDATE SET
+    available = EXCLUDED.available, buffer = EXCLUDED.buffer, sync = EXCLUDED.sync,
+    newest_as_of = EXCLUDED.newest_as_of, updated_at = EXCLUDED.updated_at
+
+-- name: write_figures!
+INSERT INTO channel_stock (tenant_id, variant_id, warehouse_id, channel, figure, named)
+SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[], :warehouse_ids::bigint[], :channels::text[],
+                     :figures::int[], :named::bool[])
+ORDER BY 1, 2, 3, 4
+ON CONFLICT (tenant_id, variant_id, warehouse_id, channel) DO UPDATE SET figure = EXCLUDED.figure, named = EXCLUDED.named
+
+-- name: write_states!
+-- First of the rows that the delivery half writes too, sorted: who holds these locks may write what belongs to them.
+-- A listing that waits keeps waiting, with a newer version. A parked one is tried again, at most every so often: its
+-- row in listing_wait brings back the ones that were parked a short time ago.
+INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due)
+SELECT r.tenant_id, r.listing_id, r.store_id, 'due', r.lane, r.version, r.quantity
+FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :lanes::smallint[], :versions::bigint[],
+            :quantities::bigint[]) AS r (tenant_id, listing_id, store_id, lane, version, quantity)
+ORDER BY 1, 2
+ON CONFLICT (tenant_id, listing_id) DO UPDATE SET
+    version_due  = EXCLUDED.version_due,
+    quantity_due = EXCLUDED.quantity_due,
+    state = CASE WHEN s.state = 'waiting' THEN 'waiting'
+                 WHEN s.state = 'parked' AND s.parked_at > now() - :park_retry_seconds * interval '1 second' THEN 'parked'
+                 ELSE 'due' END,
+    lane  = CASE WHEN s.state = 'waiting' THEN 0
+                 WHEN s.state = 'parked' AND s.parked_at > now() - :park_retry_seconds * interval '1 second' THEN 0
+                 WHEN s.state = 'parked' THEN 3
+                 ELSE EXCLUDED.lane END,
+    park_reason = CASE WHEN s.state = 'parked' AND s.parked_at > now() - :park_retry_seconds * interval '1 second'
+                       THEN s.park_reason END
+
+-- name: write_contributions!
+INSERT INTO contribution (tenant_id, listing_id, warehouse_id, quantity, location, version, item_id, item_created_at, calls_before)
+SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :warehouse_ids::bigint[], :quantities::bigint[],
+                     :locations::text[], :versions::bigint[], :item_ids::bigint[], :item_created_ats::timestamptz[],
+                     :calls_before::bigint[])
+ORDER BY 1, 2, 3
+ON CONFLICT (tenant_id, listing_id, warehouse_id) DO UPDATE SET
+    quantity = EXCLUDED.quantity, location = EXCLUDED.location, version = EXCLUDED.version,
+    item_id = EXCLUDED.item_id, item_created_at = EXCLUDED.item_created_at, calls_before = EXCLUDED.calls_before
+
+-- name: drop_contributions!
+-- A warehouse that no longer serves a store adds nothing to its listings.
+DELETE FROM contribution
+WHERE (tenant_id, listing_id, warehouse_id) IN (
+    SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :warehouse_ids::bigint[]))
+
+-- name: clear_states!
+-- Nothing is to be shown any more (the last warehouse unlinked, the listing or its store removed): nothing is sent.
+UPDATE listing_state SET state = 'idle', lane = 0, park_reason = NULL, version_due = r.version, version_settled = r.version
+FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[]) AS r (tenant_id, listing_id, version)
+WHERE listing_state.tenant_id = r.tenant_id AND listing_state.listing_id = r.listing_id
+
+-- name: drop_waits!
+DELETE FROM listing_wait
+WHERE (tenant_id, listing_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[]))
+
+-- name: write_updates!
+INSERT INTO stock_update (tenant_id, created_at, id, transaction_code, partner_id, action_name, total_sku, items,
+                          items_open, updated_at, finished_at)
+SELECT r.tenant_id, r.created_at, r.id, r.code, r.partner_id, 'partner_update_stocks', 1, r.items, r.items_open,
+       r.created_at, CASE WHEN r.items_open = 0 THEN r.created_at END
+FROM unnest(:tenant_ids::bigint[], :created_ats::timestamptz[], :ids::bigint[], :codes::uuid[], :partner_ids::text[],
+            :items::int[], :items_open::int[]) AS r (tenant_id, created_at, id, code, partner_id, items, items_open)
+
+-- name: write_items!
+INSERT INTO item (tenant_id, created_at, update_id, id, listing_id, store_id, warehouse_id, variant_id, channel, quantity,
+                  success, message, client_response, finished_at)
+SELECT r.tenant_id, r.created_at, r.update_id, r.id, r.listing_id, r.store_id, r.warehouse_id, r.variant_id, r.channel,
+       r.quantity, r.success, r.message, CASE WHEN r.message IS NOT NULL THEN '' END,
+       CASE WHEN r.message IS NOT NULL THEN r.created_at END
+FROM unnest(:tenant_ids::bigint[], :created_ats::timestamptz[], :update_ids::bigint[], :ids::bigint[],
+            :listing_ids::bigint[], :store_ids::bigint[], :warehouse_ids::bigint[], :variant_ids::bigint[],
+            :channels::text[], :quantities::bigint[], :success::bool[], :messages::text[])
+     AS r (tenant_id, created_at, update_id, id, listing_id, store_id, warehouse_id, variant_id, channel, quantity,
+           success, message)
+
+-- name: write_changes!
+INSERT INTO stock_change (tenant_id, created_at, update_id, row_number, variant_id, warehouse_id, available, buffer,
+                          sync, figures, as_of, applied, replaced)
+SELECT * FROM unnest(:tenant_ids::bigint[], :created_ats::timestamptz[], :update_ids::bigint[], :row_numbers::int[],
+                     :variant_ids::bigint[], :warehouse_ids::bigint[], :available::int[], :buffer::int[], :sync::bool[],
+                     :figures::jsonb[], :as_of::timestamptz[], :applied::bool[], :replaced::jsonb[])
+
+-- name: end_items!
+-- Ends open items and counts them off their records. An item that has ended never changes. Records are locked in order
+-- of their keys: several ends may concern the same ones.
+WITH ended AS (
+    UPDATE item SET success = r.success, message = r.message, client_response = '', finished_at = now(),
+                    retries = greatest(0, r.calls - 1)
+    FROM unnest(:tenant_ids::bigint[], :created_ats::timestamptz[], :update_ids::bigint[], :ids::bigint[],
+                :success::bool[], :messages::text[], :calls::bigint[])
+         AS r (tenant_id, created_at, update_id, id, success, message, calls)
+    WHERE item.tenant_id = r.tenant_id AND item.created_at = r.created_at AND item.update_id = r.update_id
+      AND item.id = r.id AND item.finished_at IS NULL
+    RETURNING item.tenant_id, item.created_at, item.update_id
+), tally AS (
+    SELECT tenant_id, created_at, update_id, count(*) AS n FROM ended GROUP BY 1, 2, 3
+), locked AS MATERIALIZED (
+    SELECT u.tenant_id, u.created_at, u.id, t.n
+    FROM tally t JOIN stock_update u ON u.tenant_id = t.tenant_id AND u.created_at = t.created_at AND u.id = t.update_id
+    ORDER BY 1, 2, 3
+    FOR NO KEY UPDATE OF u
+)
+UPDATE stock_update u
+SET items_open = u.items_open - l.n, updated_at = now(), finished_at = CASE WHEN u.items_open = l.n THEN now() END
+FROM locked l
+WHERE u.tenant_id = l.tenant_id AND u.created_at = l.created_at AND u.id = l.id
+
+-- name: committed
+-- After a COMMIT whose answer was lost: did it take effect?
+SELECT EXISTS (SELECT FROM stock_update WHERE tenant_id = :tenant_id AND created_at = :created_at AND id = :id)

@@ -1,0 +1,113 @@
+"""Stores: accounts on channels, their mode, and the warehouses that serve them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lumbung.db.query import Connection, Queries
+from lumbung.model import StoreMode
+
+_queries = Queries(__file__)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """A live store; `credentials` is a ciphertext."""
+
+    id: int
+    tenant_id: int
+    channel: str
+    name: str
+    mode: StoreMode
+    pause_reason: str | None
+    credentials: bytes
+
+
+async def add_store(connection: Connection, *, tenant_id: int, channel: str, name: str, mode: StoreMode) -> int | None:
+    """The new store's id, still without credentials; None when a live store has the name."""
+    store_id: int | None = await _queries["add_store"].value(
+        connection, tenant_id=tenant_id, channel=channel, name=name, mode=mode
+    )
+    if store_id is not None:
+        await _queries["add_lease_row"].run(connection, id=store_id, tenant_id=tenant_id)
+    return store_id
+
+
+async def set_credentials(connection: Connection, *, tenant_id: int, store_id: int, credentials: bytes) -> None:
+    await _queries["set_credentials"].run(connection, tenant_id=tenant_id, id=store_id, credentials=credentials)
+
+
+async def find_store(connection: Connection, tenant_id: int, reference: str) -> StoreRow | None:
+    row = await _queries["find_store"].one(connection, tenant_id=tenant_id, reference=reference)
+    if row is None:
+        return None
+    return StoreRow(
+        row["id"],
+        row["tenant_id"],
+        row["channel"],
+        row["name"],
+        StoreMode(row["mode"]),
+        row["pause_reason"],
+        row["credentials"],
+    )
+
+
+async def list_stores(connection: Connection, tenant_id: int | None) -> list[Row]:
+    """With `warehouses` as a mapping of name to location (None where none is set)."""
+    rows = [dict(row) for row in await _queries["list_stores"].all(connection, tenant_id=tenant_id)]
+    return [{**row, "warehouses": json.loads(row["warehouses"])} for row in rows]
+
+
+async def set_mode(connection: Connection, *, tenant_id: int, store_id: int, mode: StoreMode) -> None:
+    """To observe or live; ends a pause."""
+    await _queries["set_mode"].run(connection, tenant_id=tenant_id, id=store_id, mode=mode)
+
+
+async def pause(connection: Connection, *, tenant_id: int, store_id: int, reason: str) -> None:
+    await _queries["pause_store"].run(connection, tenant_id=tenant_id, id=store_id, reason=reason)
+
+
+async def resume(connection: Connection, *, tenant_id: int, store_id: int) -> StoreMode | None:
+    """The mode that the store is in again; None when it was not paused."""
+    mode = await _queries["resume_store"].value(connection, tenant_id=tenant_id, id=store_id)
+    return None if mode is None else StoreMode(mode)
+
+
+async def retire(connection: Connection, *, tenant_id: int, store_id: int) -> None:
+    await _queries["retire_store"].run(connection, tenant_id=tenant_id, id=store_id)
+
+
+async def link(
+    connection: Connection, *, tenant_id: int, store_id: int, warehouse_id: int, location: str | None
+) -> None:
+    await _queries["link_warehouse"].run(
+        connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouse_id, location=location
+    )
+
+
+async def unlink(connection: Connection, *, tenant_id: int, store_id: int, warehouse_id: int) -> bool:
+    """False when the warehouse did not serve the store."""
+    tag = await _queries["unlink_warehouse"].run(
+        connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouse_id
+    )
+    return tag == "UPDATE 1"
+
+
+async def settle_links(connection: Connection, *, tenant_id: int, store_id: int) -> None:
+    await _queries["settle_links"].run(connection, tenant_id=tenant_id, store_id=store_id)
+
+
+async def unsettled(connection: Connection) -> list[tuple[int, int, str]]:
+    """(tenant_id, store_id, name) of stores whose last change of warehouses was not finished."""
+    return [(row["tenant_id"], row["id"], row["name"]) for row in await _queries["unsettled_stores"].all(connection)]
+
+
+async def links_of(connection: Connection, *, tenant_id: int, store_id: int) -> dict[int, str | None]:
+    """The warehouses that serve a store, each with its location there."""
+    rows = await _queries["links_of"].all(connection, tenant_id=tenant_id, store_id=store_id)
+    return {row["warehouse_id"]: row["location"] for row in rows}

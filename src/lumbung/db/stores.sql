@@ -1,0 +1,67 @@
+-- name: add_store$
+INSERT INTO store (tenant_id, channel, name, mode, credentials)
+VALUES (:tenant_id, :channel, :name, :mode, ''::bytea)
+ON CONFLICT (tenant_id, name) WHERE retired_at IS NULL DO NOTHING
+RETURNING id
+
+-- name: set_credentials!
+-- Encrypted for this very row, so they are written after its id is known.
+UPDATE store SET credentials = :credentials WHERE tenant_id = :tenant_id AND id = :id
+
+-- name: add_lease_row!
+INSERT INTO store_lease (store_id, tenant_id) VALUES (:id, :tenant_id)
+
+-- name: find_store^
+-- A live store by name, or by id written as digits.
+SELECT id, tenant_id, channel, name, mode, pause_reason, credentials FROM store
+WHERE tenant_id = :tenant_id AND retired_at IS NULL AND (name = :reference OR id::text = :reference)
+ORDER BY name = :reference DESC LIMIT 1
+
+-- name: list_stores
+SELECT s.id, s.tenant_id, t.name AS tenant, s.channel, s.name, s.mode, s.pause_reason, s.created_at,
+       (SELECT count(*) FROM listing l WHERE l.tenant_id = s.tenant_id AND l.store_id = s.id AND l.retired_at IS NULL) AS listings,
+       (SELECT coalesce(jsonb_object_agg(w.name, sw.location), '{}') FROM store_warehouse sw
+        JOIN warehouse w ON w.tenant_id = sw.tenant_id AND w.id = sw.warehouse_id
+        WHERE sw.tenant_id = s.tenant_id AND sw.store_id = s.id AND sw.retired_at IS NULL) AS warehouses
+FROM store s JOIN tenant t ON t.id = s.tenant_id
+WHERE s.retired_at IS NULL AND (:tenant_id::bigint IS NULL OR s.tenant_id = :tenant_id)
+ORDER BY s.id
+
+-- name: set_mode!
+UPDATE store SET mode = :mode, pause_reason = NULL, mode_before_pause = NULL WHERE tenant_id = :tenant_id AND id = :id
+
+-- name: pause_store!
+UPDATE store SET mode = 'paused', pause_reason = :reason,
+                 mode_before_pause = CASE WHEN mode = 'paused' THEN mode_before_pause ELSE mode END
+WHERE tenant_id = :tenant_id AND id = :id AND retired_at IS NULL
+
+-- name: resume_store$
+UPDATE store SET mode = mode_before_pause, pause_reason = NULL, mode_before_pause = NULL
+WHERE tenant_id = :tenant_id AND id = :id AND mode = 'paused'
+RETURNING mode
+
+-- name: retire_store!
+UPDATE store SET retired_at = now() WHERE tenant_id = :tenant_id AND id = :id AND retired_at IS NULL
+
+-- name: link_warehouse!
+INSERT INTO store_warehouse (tenant_id, store_id, warehouse_id, location)
+VALUES (:tenant_id, :store_id, :warehouse_id, :location)
+ON CONFLICT (tenant_id, store_id, warehouse_id) DO UPDATE SET
+    location = EXCLUDED.location, retired_at = NULL, settled_at = NULL
+
+-- name: unlink_warehouse!
+UPDATE store_warehouse SET retired_at = now(), settled_at = NULL
+WHERE tenant_id = :tenant_id AND store_id = :store_id AND warehouse_id = :warehouse_id AND retired_at IS NULL
+
+-- name: settle_links!
+UPDATE store_warehouse SET settled_at = now() WHERE tenant_id = :tenant_id AND store_id = :store_id AND settled_at IS NULL
+
+-- name: unsettled_stores
+-- Stores whose listings were not all recomputed after a change of their warehouses.
+SELECT DISTINCT s.tenant_id, s.id, s.name FROM store_warehouse sw
+JOIN store s ON s.tenant_id = sw.tenant_id AND s.id = sw.store_id
+WHERE sw.settled_at IS NULL AND s.retired_at IS NULL AND sw.created_at < now() - interval '1 minute'
+
+-- name: links_of
+SELECT warehouse_id, location FROM store_warehouse
+WHERE tenant_id = :tenant_id AND store_id = :store_id AND retired_at IS NULL

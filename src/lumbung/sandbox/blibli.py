@@ -1,0 +1,253 @@
+"""Blibli, as far as it is known: the stock of one SKU is set and read.
+
+    PUT /blib/v2/proxy/seller/v1/products/{blibli-sku}/stock     body {"availableStock": 5}
+    GET /blib/v2/proxy/seller/v1/products/{blibli-sku}
+
+Source: fact sheet, section 4 [C: the official Java client and others]; what is made up here is marked [I]. Published
+nowhere: the error codes, the rate limit, whether the signature is mandatory, and the fields of a product.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Annotated, cast
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from lumbung.sandbox.call import Answer, Call, Change, Target, Verdict
+from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Listing, Name, NewListing, Store, listings_by_id
+from lumbung.sandbox.marketplace import Handler
+from lumbung.sandbox.shape import read_shape
+
+CHANNEL = "blib"
+PROXY = f"/{CHANNEL}/v2/proxy"
+PRODUCTS = f"{PROXY}/seller/v1/products/"
+STOCK = "/stock"
+
+STORE_ID = "10001"
+SKEW_MAX_MS = 5 * 60 * 1000
+CALL_PARAMETERS = ("requestId", "channelId", "storeId", "username", "storeCode")
+
+WIB = timezone(timedelta(hours=7))
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+# [I] the exact strings are unknown; connectors must not depend on them beyond "not empty".
+CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    413: "PAYLOAD_TOO_LARGE",
+    429: "TOO_MANY_REQUESTS",
+    500: "INTERNAL_SERVER_ERROR",
+    502: "BAD_GATEWAY",
+    503: "SERVICE_UNAVAILABLE",
+}
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT /_control/stores/blib/{storeCode}`.
+
+    With a `signature_key` every call must be signed. A `business_partner_code` is compared with the query's
+    businessPartnerCode where a call sends one. `locations` (pickup point codes with their names) are accepted and not
+    used yet: how a call names a pickup point is not known [M].
+    """
+
+    api_client_id: Name
+    api_client_key: Name
+    api_seller_key: Name
+    username: Name
+    signature_key: Name | None = None
+    business_partner_code: Name | None = None
+    listings: Annotated[tuple[NewListing, ...], msgspec.Meta(max_length=LISTINGS_MAX)] = ()
+    locations: dict[str, str] = {}
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    authorization: str
+    api_seller_key: str
+    username: str
+    signature_key: bytes | None
+    business_partner_code: str | None
+
+
+class Envelope(msgspec.Struct, rename="camel"):
+    """Every answer: an empty errorCode means that it went well [C]."""
+
+    request_id: str
+    success: bool
+    error_code: str = ""
+    error_message: str = ""
+    value: dict[str, object] | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Blibli:
+    channel = CHANNEL
+    headers_shown = ("content-type", "user-agent", "signature-time")
+
+    def routes(self, handler: Handler) -> list[web.RouteDef]:
+        return [web.route("*", f"/{CHANNEL}/{{rest:.*}}", handler)]
+
+    def store(self, name: str, settings: Mapping[str, object]) -> Store:
+        read = read_shape(settings, Settings)
+        pair = f"{read.api_client_id}:{read.api_client_key}".encode()
+        credentials = Credentials(
+            authorization=base64.b64encode(pair).decode(),
+            api_seller_key=read.api_seller_key,
+            username=read.username,
+            signature_key=read.signature_key.encode() if read.signature_key else None,
+            business_partner_code=read.business_partner_code,
+        )
+        return Store(CHANNEL, name, credentials, listings_by_id(read.listings))
+
+    def target(self, call: Call) -> Target:
+        product = call.path.removeprefix(PRODUCTS) if call.path.startswith(PRODUCTS) else ""
+        return Target(call.query.get("storeCode", ""), unquote(product.removesuffix(STOCK)))
+
+    def judge(self, call: Call, ledger: Ledger, rejected: frozenset[str]) -> Verdict:
+        target = self.target(call)
+        if not target.remote_variant or "/" in call.path[len(PRODUCTS) :].removesuffix(STOCK):
+            return _refused(call, 404, f"there is nothing at {call.path}")
+        if missing := [name for name in CALL_PARAMETERS if not call.query.get(name)]:
+            return _refused(call, 400, f"missing query parameter: {', '.join(missing)}")
+        store = ledger.find_store(CHANNEL, target.store)
+        if stopped := _stopped_at_the_door(call, store, ledger):
+            return stopped
+        assert store is not None
+        is_stock = call.path.endswith(STOCK)
+        if call.method == "PUT" and is_stock:
+            return _set_stock(call, store, target.remote_variant, rejected)
+        if call.method == "GET" and not is_stock:
+            return _read_product(call, store, target.remote_variant, rejected)
+        return _refused(call, 404, f"{call.method} is not answered at {call.path}")
+
+    def refusal(self, call: Call, status: int) -> Answer:
+        return _refused(call, status, CODES[status].replace("_", " ").lower()).answer
+
+
+def signature(key: bytes, method: str, body: bytes, date: str, path: str) -> str:
+    """The header `Signature`: five lines, LF joined, HMAC-SHA256, base64 [C, section 4; golden vector in 0.4].
+
+    `date` is as `signed_date` writes it, `path` is what follows /proxy, without the query.
+    """
+    digest = hashlib.md5(body, usedforsecurity=False).hexdigest() if body else ""
+    content_type = "" if method == "GET" else "application/json"
+    signed_path = "/mtaapi" + path.removeprefix("/mta") if path.startswith("/mta/") else path
+    raw = "\n".join((method, digest, content_type, date, signed_path))
+    return base64.b64encode(hmac.digest(key, raw.encode(), "sha256")).decode()
+
+
+def signed_date(at_ms: int) -> str:
+    """Java's `EEE MMM dd HH:mm:ss zzz yyyy` in Asia/Jakarta, in English: Tue Nov 14 22:13:20 WIB 2023."""
+    at = datetime.fromtimestamp(at_ms // 1000, UTC).astimezone(WIB)
+    return f"{DAYS[at.weekday()]} {MONTHS[at.month - 1]} {at.day:02} {at:%H:%M:%S} WIB {at.year}"
+
+
+def _stopped_at_the_door(call: Call, store: Store | None, ledger: Ledger) -> Verdict | None:
+    """Statuses 401 and 403 [C]; which of the two for what is [I]."""
+    seller_key = call.headers.get("Api-Seller-Key", "")
+    if store is None:
+        return _wrong_seller_key(call, seller_key, ledger)
+    mine = cast(Credentials, store.credentials)
+    scheme, _, pair = call.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic" or not _same(pair.strip(), mine.authorization):
+        return _refused(call, 401, "wrong API client id or key")
+    if not _same(seller_key, mine.api_seller_key):
+        return _wrong_seller_key(call, seller_key, ledger)
+    return _refused_access(call, mine)
+
+
+def _refused_access(call: Call, mine: Credentials) -> Verdict | None:
+    if call.query["storeId"] != STORE_ID or call.query["username"] != mine.username:
+        return _refused(call, 403, "this user has no access to this store")
+    if call.query.get("businessPartnerCode", mine.business_partner_code) != mine.business_partner_code:
+        return _refused(call, 403, "the business partner is another")
+    if mine.signature_key is not None and not _is_signed(call, mine.signature_key):
+        return _refused(call, 401, "the signature is missing, wrong or too old")
+    return None
+
+
+def _wrong_seller_key(call: Call, seller_key: str, ledger: Ledger) -> Verdict:
+    """403 for the key of another store, 401 for the key of nobody."""
+    others = (cast(Credentials, store.credentials).api_seller_key for store in ledger.stores(CHANNEL))
+    if any(_same(seller_key, other) for other in others):
+        return _refused(call, 403, "this Api-Seller-Key belongs to another store")
+    return _refused(call, 401, "the Api-Seller-Key is missing or unknown")
+
+
+def _is_signed(call: Call, key: bytes) -> bool:
+    sent_at = call.headers.get("Signature-Time", "")
+    if not (sent_at.isascii() and sent_at.isdigit() and len(sent_at) <= 15):
+        return False
+    if abs(int(sent_at) - call.now * 1000) > SKEW_MAX_MS:
+        return False
+    expected = signature(key, call.method, call.body, signed_date(int(sent_at)), call.path.removeprefix(PROXY))
+    return _same(call.headers.get("Signature", ""), expected)
+
+
+def _set_stock(call: Call, store: Store, remote_variant: str, rejected: frozenset[str]) -> Verdict:
+    if call.query.get("blibli-sku") != remote_variant:
+        return _refused(call, 400, "the query's blibli-sku is not the path's")
+    try:
+        body = msgspec.json.decode(call.body)
+    except (ValueError, RecursionError):
+        return _refused(call, 400, "the body is not JSON")
+    listing = store.listings.get(remote_variant)
+    if listing is None or _is_among(listing, rejected):
+        return _unknown_product(call, remote_variant, listing is not None)
+    quantity = body.get("availableStock") if isinstance(body, dict) else None
+    # A bool is an int to Python, but no stock to a marketplace.
+    if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX:
+        return Verdict(_answer(call, 200, "INVALID_STOCK", f"availableStock must be 0 to {QUANTITY_MAX}"))
+    value: dict[str, object] = {"blibliSku": remote_variant, "availableStock": quantity}
+    return Verdict(_success(call, value), (Change(CHANNEL, store.name, remote_variant, "", quantity),))
+
+
+def _read_product(call: Call, store: Store, remote_variant: str, rejected: frozenset[str]) -> Verdict:
+    listing = store.listings.get(remote_variant)
+    if listing is None or _is_among(listing, rejected):
+        return _unknown_product(call, remote_variant, listing is not None)
+    # [I] the field names: the write's own, since the product's are not published.
+    value: dict[str, object] = {
+        "blibliSku": remote_variant,
+        "merchantSku": listing.sku,
+        "availableStock": listing.quantity,
+    }
+    return Verdict(_success(call, value))
+
+
+def _is_among(listing: Listing, rejected: frozenset[str]) -> bool:
+    return bool(rejected) and (listing.sku in rejected or listing.remote_variant in rejected)
+
+
+def _unknown_product(call: Call, remote_variant: str, is_rejected: bool) -> Verdict:
+    # success false with HTTP 200 is [C]; the code is [I].
+    answer = _answer(call, 200, "PRODUCT_NOT_FOUND", f"product {remote_variant} was not found")
+    return Verdict(answer, rejected=is_rejected)
+
+
+def _refused(call: Call, status: int, message: str) -> Verdict:
+    return Verdict(_answer(call, status, CODES[status], message))
+
+
+def _success(call: Call, value: dict[str, object]) -> Answer:
+    return Answer(200, _encode(Envelope(call.query.get("requestId", ""), True, value=value)))
+
+
+def _answer(call: Call, status: int, code: str, message: str) -> Answer:
+    return Answer(status, _encode(Envelope(call.query.get("requestId", ""), False, code, message)))
+
+
+def _same(left: str, right: str) -> bool:
+    """Bytes, because compare_digest takes no text beyond ASCII, and headers may hold anything."""
+    return hmac.compare_digest(left.encode("utf-8", "surrogateescape"), right.encode())

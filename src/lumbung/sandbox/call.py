@@ -1,0 +1,51 @@
+"""One call on a marketplace's path, and what the marketplace makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Call(msgspec.Struct, frozen=True):
+    """`path` is as it was sent, without the query; `query` is decoded, the last one of a repeated name wins.
+    `now` is unix seconds at receipt."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    now: float
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a call says it is about, before anything is checked; "" where it does not say."""
+
+    store: str
+    remote_variant: str
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """A quantity to be set, after everything was checked."""
+
+    channel: str
+    store: str
+    remote_variant: str
+    location: str
+    quantity: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    retry_after_s: int | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The answer, and what takes effect with it. `rejected`: refused only because a fault set says so."""
+
+    answer: Answer
+    changes: tuple[Change, ...] = ()
+    rejected: bool = False

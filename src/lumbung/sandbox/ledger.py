@@ -1,0 +1,173 @@
+"""The truth: which stores there are, what their listings show, and everything that happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import msgspec
+
+from lumbung.sandbox.call import Change
+from lumbung.sandbox.entries import CallEntry, Sale, Write
+from lumbung.sandbox.errors import RefusedError, UnknownError
+from lumbung.sandbox.log import Log
+from lumbung.sandbox.write_log import WriteLog
+
+QUANTITY_MAX = 2**31 - 1
+LISTINGS_MAX = 1_000_000
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Quantity = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
+
+
+class NewListing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A listing as the control API takes it; `remote_variant` is the marketplace's id as a string."""
+
+    remote_variant: Name
+    sku: Name
+    quantity: Quantity = 0
+
+
+class Listing(msgspec.Struct):
+    """`applied_at` is when the last write took effect, in unix seconds; None when there was none."""
+
+    remote_variant: str
+    sku: str
+    quantity: int
+    quantity_at_first: int
+    applied_at: float | None = None
+
+
+class Store(msgspec.Struct):
+    """`credentials` is what the marketplace of `channel` made of its settings; nobody else looks inside."""
+
+    channel: str
+    name: str
+    credentials: object
+    listings: dict[str, Listing]
+
+
+class Ledger:
+    """`kept_max` is how many entries of each log stay in memory; the write log keeps all writes."""
+
+    def __init__(self, *, kept_max: int = 100_000, write_log: WriteLog | None = None):
+        self.writes: Log[Write] = Log(kept_max)
+        self.calls: Log[CallEntry] = Log(kept_max)
+        self.sales: Log[Sale] = Log(kept_max)
+        self.era = 0
+        self._stores: dict[tuple[str, str], Store] = {}
+        self._write_log = write_log
+
+    def put_store(self, store: Store) -> None:
+        """Replaces the store of that name, with its listings."""
+        self._stores[store.channel, store.name] = store
+
+    def find_store(self, channel: str, name: str) -> Store | None:
+        return self._stores.get((channel, name))
+
+    def store(self, channel: str, name: str) -> Store:
+        store = self.find_store(channel, name)
+        if store is None:
+            raise UnknownError(
+                f"there is no store {name!r} of {channel!r}; PUT /_control/stores/{channel}/{name} makes it"
+            )
+        return store
+
+    def stores(self, channel: str | None = None) -> Iterator[Store]:
+        return (store for store in self._stores.values() if channel in (None, store.channel))
+
+    def listing(self, channel: str, store: str, remote_variant: str) -> Listing:
+        listing = self.store(channel, store).listings.get(remote_variant)
+        if listing is None:
+            raise UnknownError(f"store {store!r} has no listing {remote_variant!r}; POST it to its /listings first")
+        return listing
+
+    def add_listings(self, channel: str, store: str, new: Iterable[NewListing]) -> int:
+        """All or none; a remote variant that is there already is refused. Returns how many the store has now."""
+        known = self.store(channel, store).listings
+        added = listings_by_id(new)
+        if twice := known.keys() & added.keys():
+            raise RefusedError(f"store {store!r} has {min(twice)!r} already; PUT the store to replace all its listings")
+        known.update(added)
+        return len(known)
+
+    def apply(self, change: Change) -> None:
+        """The change takes effect now. Does nothing when the listing is gone since the call was judged."""
+        store = self.find_store(change.channel, change.store)
+        listing = store.listings.get(change.remote_variant) if store is not None else None
+        if listing is None:
+            return
+        write = Write(
+            n=self.writes.last + 1,
+            at=time.time(),
+            channel=change.channel,
+            store=change.store,
+            remote_variant=change.remote_variant,
+            location=change.location,
+            sku=listing.sku,
+            quantity=change.quantity,
+        )
+        listing.quantity = write.quantity
+        listing.applied_at = write.at
+        if self._write_log is not None:
+            self._write_log.append(write)
+        self.writes.append(write)
+
+    def sell(self, channel: str, store: str, remote_variant: str, quantity: int) -> Sale:
+        """A customer buys. Not a write of ours: it stands in `sales`, never in `writes`."""
+        listing = self.listing(channel, store, remote_variant)
+        if quantity > listing.quantity:
+            raise RefusedError(f"only {listing.quantity} of {remote_variant!r} are left; nobody can buy {quantity}")
+        listing.quantity -= quantity
+        sale = Sale(
+            n=self.sales.last + 1,
+            at=time.time(),
+            channel=channel,
+            store=store,
+            remote_variant=remote_variant,
+            sku=listing.sku,
+            quantity=quantity,
+            left=listing.quantity,
+        )
+        self.sales.append(sale)
+        return sale
+
+    async def wait_for_writes(self, n: int) -> None:
+        """Returns once n writes took effect since the start or the last reset."""
+        await self.writes.wait_for(n)
+
+    async def wait_for_calls(self, n: int) -> None:
+        """Returns once n calls ended since the start or the last reset."""
+        await self.calls.wait_for(n)
+
+    def reset(self, *, keep_stores: bool = False) -> None:
+        """As at the start; with `keep_stores` the stores stay and their listings show what they showed at first."""
+        self.era += 1
+        for log in (self.writes, self.calls, self.sales):
+            log.clear()
+        if not keep_stores:
+            self._stores.clear()
+        for store in self._stores.values():
+            for listing in store.listings.values():
+                listing.quantity = listing.quantity_at_first
+                listing.applied_at = None
+
+    def let_go(self) -> None:
+        """Whoever waits for an entry need not wait any more: the sandbox stops."""
+        for log in (self.writes, self.calls, self.sales):
+            log.close()
+
+    def close(self) -> None:
+        if self._write_log is not None:
+            self._write_log.close()
+
+
+def listings_by_id(new: Iterable[NewListing]) -> dict[str, Listing]:
+    """Fresh listings by remote variant; one that is named twice is refused."""
+    listings: dict[str, Listing] = {}
+    for one in new:
+        if one.remote_variant in listings:
+            raise RefusedError(f"the remote_variant {one.remote_variant!r} is there twice; name each listing once")
+        listings[one.remote_variant] = Listing(one.remote_variant, one.sku, one.quantity, one.quantity)
+    return listings

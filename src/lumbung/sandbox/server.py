@@ -1,0 +1,160 @@
+"""Starts and stops the sandbox: in a test with `Sandbox.start`, as a process of its own with `run`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from lumbung.sandbox.blibli import Blibli
+from lumbung.sandbox.control import Control
+from lumbung.sandbox.errors import RefusedError, StartError, UnknownError
+from lumbung.sandbox.faults import Faults
+from lumbung.sandbox.front import BODY_BYTES_MAX, Front
+from lumbung.sandbox.gate import Gate
+from lumbung.sandbox.ledger import Ledger
+from lumbung.sandbox.marketplace import Marketplace
+from lumbung.sandbox.traffic import Traffic
+from lumbung.sandbox.write_log import WriteLog
+
+KEPT_MAX = 100_000
+SHUTDOWN_SECONDS = 2.0
+
+
+class Sandbox:
+    """A running sandbox. `url` has no slash at its end; Blibli is below `{url}/blib/v2`."""
+
+    url: str
+
+    def __init__(self, *, write_log: WriteLog | None = None, kept_max: int = KEPT_MAX):
+        marketplaces: tuple[Marketplace, ...] = (Blibli(),)
+        self._marketplaces = {marketplace.channel: marketplace for marketplace in marketplaces}
+        self._stopping = asyncio.Event()
+        self.ledger = Ledger(kept_max=kept_max, write_log=write_log)
+        self.faults = Faults(tuple(self._marketplaces))
+        self.traffic = Traffic()
+        self._front = Front(self.ledger, self.faults, self.traffic, self._stopping)
+        self._control = Control(self.ledger, self.faults, self.traffic, self._front, self._marketplaces)
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        write_log: Path | None = None,
+        kept_max: int = KEPT_MAX,
+    ) -> AsyncIterator[Sandbox]:
+        """Listens until the block ends; port 0 takes a free one. Raises StartError.
+
+        At the end, what waits (a late answer, a shut gate, a late write) is given up, and connections are closed.
+        """
+        sandbox = cls(write_log=WriteLog(write_log) if write_log is not None else None, kept_max=kept_max)
+        runner = web.AppRunner(
+            sandbox._app(),
+            access_log=None,
+            auto_decompress=False,  # signatures are over the bytes as they came
+            handler_cancellation=True,  # so that a late answer is not held for a client that has left
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        try:
+            await runner.setup()
+            sandbox.url = await _listen(runner, host, port)
+            yield sandbox
+        finally:
+            sandbox._give_up_waiting()
+            await runner.cleanup()
+            sandbox.ledger.close()
+
+    def put_store(self, channel: str, store: str, settings: dict[str, object]) -> None:
+        """As `PUT /_control/stores/{channel}/{store}` does; raises RefusedError or UnknownError."""
+        if channel not in self._marketplaces:
+            raise UnknownError(f"there is no channel {channel!r}; channels are {', '.join(self._marketplaces)}")
+        self.ledger.put_store(self._marketplaces[channel].store(store, settings))
+
+    @asynccontextmanager
+    async def gate(self, channel: str) -> AsyncIterator[Gate]:
+        """Holds every call of the channel, received and not yet judged, until `gate.open()` or the end of the block.
+
+        A call whose client leaves meanwhile is carried out all the same.
+        """
+        if channel not in self._marketplaces:
+            raise UnknownError(f"there is no channel {channel!r}; channels are {', '.join(self._marketplaces)}")
+        if channel in self._front.gates:
+            raise RefusedError(f"{channel} has a gate already; leave that one first")
+        gate = self._front.gates[channel] = Gate()
+        try:
+            yield gate
+        finally:
+            del self._front.gates[channel]
+            gate.open()
+
+    async def reset(self, *, keep_stores: bool = False) -> None:
+        """As `POST /_control/reset` does."""
+        await self._control.reset(keep_stores=keep_stores)
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        for marketplace in self._marketplaces.values():
+            app.add_routes(marketplace.routes(self._front.handler(marketplace)))
+        app.add_routes(self._control.routes())
+        return app
+
+    def _give_up_waiting(self) -> None:
+        self._stopping.set()
+        self._front.drop_pending()
+        for gate in self._front.gates.values():
+            gate.give_up()
+        self.ledger.let_go()
+
+
+def run(host: str, port: int, *, write_log: Path | None = None, ready: Callable[[str], None] | None = None) -> None:
+    """Runs until SIGTERM or SIGINT; `ready` is called with the URL once it listens.
+
+    Exits with status 1 and one line when it cannot start.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(_run_until_signalled(host, port, write_log, ready))
+        except StartError as error:
+            raise SystemExit(str(error)) from None
+
+
+async def _run_until_signalled(
+    host: str, port: int, write_log: Path | None, ready: Callable[[str], None] | None
+) -> None:
+    signalled = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, signalled.set)
+        except NotImplementedError:  # Windows: Ctrl+C ends the runner with KeyboardInterrupt
+            break
+    async with Sandbox.start(host=host, port=port, write_log=write_log) as sandbox:
+        if ready is not None:
+            ready(sandbox.url)
+        await signalled.wait()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartError(f"cannot listen on {host}:{port} ({reason}); choose another port, or 0 for any") from error
+    bound = runner.addresses[0][1]
+    return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where there is one; None is the loop of the standard library."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

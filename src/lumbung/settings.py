@@ -1,0 +1,143 @@
+"""Every limit, timeout and size, in one frozen object; the only reader of the environment.
+
+Each field is set by `LUMBUNG_` and its name in capitals (`LUMBUNG_BODY_BYTES_MAX=2097152`). Units come last in names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import platformdirs
+
+from lumbung.errors import ConfigurationError
+
+PREFIX = "LUMBUNG_"
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator can set. `help_of(name)` gives each field's meaning."""
+
+    # Where things are
+    database_url: str = _setting("", "PostgreSQL to use; empty: the embedded one in data_dir")
+    data_dir: Path = _setting(
+        Path(platformdirs.user_data_dir("lumbung")), "the embedded database, the key file and logs"
+    )
+    key_file: str = _setting("", "keys that encrypt secrets at rest; empty: `keys` in data_dir")
+    log_format: str = _setting("auto", "auto (by terminal), json or console")
+    log_level: str = _setting("info", "debug, info, warning or error")
+
+    # Database
+    database_connections_max: int = _setting(16, "connections a process opens at most")
+    database_connect_timeout_seconds: float = _setting(5.0, "to open a connection")
+    database_command_timeout_seconds: float = _setting(30.0, "for one statement; a half-open socket ends here")
+    database_statement_cache_size: int = _setting(
+        256, "prepared statements a connection; 0 behind a transaction-pooling pgbouncer"
+    )
+    migrate_timeout_seconds: float = _setting(600.0, "to wait for another process that migrates, and to migrate")
+    partitions_ahead_days: int = _setting(60, "partitions of the histories exist this far ahead")
+    maintenance_interval_seconds: float = _setting(3600.0, "between two looks at partitions and old rows")
+
+    # The partner API
+    host: str = _setting("127.0.0.1", "address that the API listens on")
+    port: int = _setting(8080, "port that the API listens on; 0 picks a free one")
+    public_path_prefix: str = _setting("", "a path prefix that a proxy strips; put back before signatures are checked")
+    body_bytes_max: int = _setting(1_048_576, "longest request body; longer ones are answered 413 unread")
+    json_depth_max: int = _setting(32, "deepest nesting of a request body")
+    channel_stock_entries_max: int = _setting(100, "entries in channel_stock")
+    header_read_timeout_seconds: float = _setting(10.0, "for a client to send its request line and headers")
+    body_read_timeout_seconds: float = _setting(15.0, "for a client to send its body")
+    partner_cache_seconds: float = _setting(2.0, "a partner's secrets are read again after this; 0: every time")
+    partner_cache_entries_max: int = _setting(10_000, "partners kept, known and unknown")
+    secret_overlap_seconds: int = _setting(7 * 86400, "an old partner secret works this long after a rotation")
+    timestamp_window_seconds: float = _setting(300.0, "for partners that sign a timestamp: oldest and newest accepted")
+    as_of_ahead_seconds_max: float = _setting(300.0, "as_of may be this far in the future")
+    idempotency_key_seconds: int = _setting(86400, "an Idempotency-Key is remembered this long")
+    idempotency_key_chars_max: int = _setting(255, "longest Idempotency-Key")
+    history_limit_max: int = _setting(1000, "records a page of the history")
+    history_limit_default: int = _setting(100, "records a page when limit is absent")
+    history_items_max: int = _setting(1000, "items embedded in a record of the history")
+
+    # Accepting
+    group_wait_ms: float = _setting(2.0, "a group of updates is committed after this, or when full")
+    group_updates_max: int = _setting(256, "updates in a group")
+    group_commits_in_flight_max: int = _setting(4, "groups committed at the same time by a process")
+    accept_queue_max: int = _setting(10_000, "updates that wait in a process; more are answered 503 at once")
+    accept_timeout_seconds: float = _setting(20.0, "an update not committed by then is answered 503")
+    group_lock_timeout_ms: int = _setting(50, "a group waits this long for a row lock before it is split")
+    update_lock_timeout_ms: int = _setting(5000, "an update on its own waits this long for a row lock")
+    wake_interval_ms: float = _setting(10.0, "between two wake-ups that an API process sends")
+    chunk_rows_max: int = _setting(1000, "rows that imports and store changes commit at once")
+
+    # Delivering
+    lease_seconds: float = _setting(15.0, "lifetime of a worker's leases (at least 2.2 times the longest call timeout)")
+    lease_renew_seconds: float = _setting(5.0, "between two renewals")
+    poll_seconds: float = _setting(1.0, "between two looks for work when no wake-up comes")
+    claim_stores_max: int = _setting(500, "stores that a worker leases in one look")
+    window_listings_max: int = _setting(200, "due listings of a store that a worker reads at once")
+    window_fresh_ms: float = _setting(20.0, "a quantity read longer ago is read again before it is sent")
+    calls_in_flight_max: int = _setting(256, "HTTP calls of a worker at once")
+    record_interval_ms: float = _setting(5.0, "results are written at least this often")
+    record_rows_max: int = _setting(1000, "results written in one transaction")
+    stop_seconds: float = _setting(60.0, "for calls in flight to end after SIGTERM")
+    backoff_first_seconds: float = _setting(0.5, "first backoff; doubles with each failure, with full jitter")
+    backoff_max_seconds: float = _setting(900.0, "longest backoff")
+    throttle_default_seconds: float = _setting(
+        60.0, "a throttled store waits this long when the marketplace names no time"
+    )
+    park_retry_seconds: float = _setting(3600.0, "a parked listing is tried again by new updates at most this often")
+    breaker_failures: int = _setting(5, "failures in a row that open a store's breaker")
+    breaker_probe_seconds: float = _setting(5.0, "first wait for a probe; doubles up to breaker_probe_seconds_max")
+    breaker_probe_seconds_max: float = _setting(60.0, "longest wait for a probe")
+    call_retention_days: int = _setting(14, "calls to marketplaces are kept this long")
+    history_retention_days: int = _setting(400, "updates and items are kept this long")
+    connect_timeout_seconds: float = _setting(5.0, "to connect to a marketplace")
+    answer_bytes_max: int = _setting(1_048_576, "longest answer read from a marketplace")
+    call_text_chars_max: int = _setting(16_384, "of a call's request and answer kept")
+
+    @property
+    def key_path(self) -> Path:
+        return Path(self.key_file) if self.key_file else self.data_dir / "keys"
+
+
+def help_of(name: str) -> str:
+    return next(str(f.metadata["help"]) for f in fields(Settings) if f.name == name)
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Settings from the environment; `overrides` win. Raises ConfigurationError naming the variable."""
+    environ = os.environ if environ is None else environ
+    types = get_type_hints(Settings)
+    values: dict[str, object] = {}
+    for f in fields(Settings):
+        text = environ.get(PREFIX + f.name.upper())
+        if text is not None:
+            values[f.name] = _parse(PREFIX + f.name.upper(), text, types[f.name])
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _parse(variable: str, text: str, kind: type) -> object:
+    if kind is Path:
+        return Path(text).expanduser()
+    if kind is str:
+        return text
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ConfigurationError(f"{variable} must be {_noun(kind)}, not {text!r}") from None
+    if not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{variable} must be 0 or more, not {text!r}")
+    return value
+
+
+def _noun(kind: type) -> str:
+    return "a whole number" if kind is int else "a number"

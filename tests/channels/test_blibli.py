@@ -1,0 +1,552 @@
+"""Blibli: the contract, the golden signature, the table, and any bytes at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lumbung.channels.blibli
+from lumbung.channels.base import (
+    Accepted,
+    Channel,
+    Deferred,
+    InDoubt,
+    Misconfigured,
+    Outcome,
+    Push,
+    Rejected,
+    Scope,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from lumbung.channels.blibli import signing, wire
+from lumbung.channels.blibli.channel import BlibliChannel, BlibliSession, read_credentials
+from lumbung.channels.blibli.errors import classify
+from lumbung.channels.http import Answer, Exchange, NoAnswer, NotSent
+from lumbung.channels.registry import CHANNELS
+from lumbung.clock import ManualClock
+from lumbung.errors import BadRequest, ConfigurationError
+
+from .contract import ChannelContract
+
+NOW = datetime(2023, 11, 14, 15, 13, 20, tzinfo=UTC)
+CREDENTIALS = {
+    "api_client_id": "mta-api-client",
+    "api_client_key": "client-key-0123456789",
+    "api_seller_key": "seller-key-0123456789",
+    "username": "seller+one@example.test",
+    "store_code": "TOQ-1",
+}
+SETTINGS = {
+    "api_client_id": "mta-api-client",
+    "api_client_key": "client-key-0123456789",
+    "api_seller_key": "seller-key-0123456789",
+    "username": "seller+one@example.test",
+    "listings": [
+        {"remote_variant": "TOQ-1-1-1", "sku": "sku1", "quantity": 0},
+        {"remote_variant": "TOQ-1-1-2", "sku": "sku2", "quantity": 4},
+    ],
+}
+
+
+class TestBlibli(ChannelContract):
+    channel: ClassVar[Channel] = CHANNELS["blib"]
+    mount = "/blib/v2"
+    credentials: ClassVar[Mapping[str, str]] = CREDENTIALS
+    wrong_credentials: ClassVar[Mapping[str, str]] = {"api_client_key": "another-key-0123456789"}
+    sandbox_store = "TOQ-1"
+    sandbox_settings: ClassVar[Mapping[str, object]] = SETTINGS
+    listing = "TOQ-1-1-1"
+    unknown_listing = "TOQ-1-1-9"
+    bad_listings = (
+        "",
+        "TOQ 1",
+        "../../admin",
+        "TOQ/1",
+        "TOQ-1?x=1",
+        "TOQ-1\nTOQ-2",
+        "TOQ-١",
+        "{",
+        "{}",
+        "[]",
+        '{"blibli_sku": ""}',
+        '{"blibli_sku": 1}',
+        '{"blibli_sku": "TOQ-1", "item_id": 2}',
+        '{"blibli_sku": "TOQ-1", "pickup_point_code": ""}',
+        '{"blibli_sku": "\\ud800"}',
+        '{"x": ' + "[" * 900,
+        "A" * 1001,
+        "\ud800",
+        '{"blibli_sku": "\ud800"}',
+    )
+    expected_of_a_listing = "TOQ-15126-00451-00001"
+
+
+class TestBlibliSigned(TestBlibli):
+    credentials: ClassVar[Mapping[str, str]] = {**CREDENTIALS, "signature_key": "signature-key-0123456789"}
+    wrong_credentials: ClassVar[Mapping[str, str]] = {"signature_key": "another-key-0123456789"}
+    sandbox_settings: ClassVar[Mapping[str, object]] = {**SETTINGS, "signature_key": "signature-key-0123456789"}
+
+
+# --- Fakes ---
+
+
+class FakeTransport:
+    """Answers every request with the same exchange and keeps the requests."""
+
+    def __init__(self, exchange: Exchange):
+        self._exchange = exchange
+        self.requests: list[tuple[str, str, Mapping[str, str], bytes | None, float]] = []
+
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, timeout_seconds: float
+    ) -> Exchange:
+        self.requests.append((method, url, headers, body, timeout_seconds))
+        return self._exchange
+
+
+def answer(status: int, body: bytes, retry_after_seconds: float | None = None) -> Answer:
+    return Answer(status, body, {}, NOW, 12.5, retry_after_seconds)
+
+
+OK = b'{"requestId": "r", "success": true, "errorCode": "", "errorMessage": "", "value": null}'
+
+
+def session(exchange: Exchange, **changes: str) -> tuple[BlibliSession, FakeTransport]:
+    transport = FakeTransport(exchange)
+    return BlibliSession(read_credentials({**CREDENTIALS, **changes}), transport, ManualClock(NOW)), transport
+
+
+# --- The request ---
+
+
+async def test_a_push_is_one_put_with_the_documented_query_body_and_headers() -> None:
+    store, transport = session(answer(200, OK), call_timeout_seconds="3")
+    attempt = await store.push([Push(1, "TOQ-1-1-1", 5)])
+    ((method, url, headers, body, timeout_seconds),) = transport.requests
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, strict_parsing=True))
+    request_id = query.pop("requestId")
+    assert (method, body, timeout_seconds) == ("PUT", b'{"availableStock":5}', 3.0)
+    assert (parts.scheme, parts.netloc) == ("https", "api.blibli.com")
+    assert parts.path == "/v2/proxy/seller/v1/products/TOQ-1-1-1/stock"
+    assert "username=seller%2Bone%40example.test" in parts.query
+    assert query == {
+        "channelId": "lumbung",
+        "storeId": "10001",
+        "username": "seller+one@example.test",
+        "storeCode": "TOQ-1",
+        "blibli-sku": "TOQ-1-1-1",
+    }
+    assert len(request_id) == 32
+    assert headers == {
+        "Authorization": "Basic bXRhLWFwaS1jbGllbnQ6Y2xpZW50LWtleS0wMTIzNDU2Nzg5",
+        "Api-Seller-Key": "seller-key-0123456789",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "requestId": request_id,
+        "sessionId": request_id,
+    }
+    (call,) = attempt.calls
+    assert (call.method, call.url, call.request, call.status) == ("PUT", url, '{"availableStock":5}', 200)
+    assert (call.response, call.started_at, call.duration_ms) == (OK.decode(), NOW, 12.5)
+
+
+async def test_every_call_has_a_request_id_of_its_own() -> None:
+    store, transport = session(answer(200, OK))
+    await store.push([Push(1, "TOQ-1-1-1", 5)])
+    await store.push([Push(1, "TOQ-1-1-1", 5)])
+    assert transport.requests[0][1] != transport.requests[1][1]
+
+
+async def test_a_pickup_point_is_named_in_the_query_and_such_a_listing_is_not_read() -> None:
+    store, transport = session(answer(200, OK))
+    variant = '{"blibli_sku": "TOQ-1-1-1", "pickup_point_code": "PP-3001234"}'
+    await store.push([Push(1, variant, 5)])
+    assert await store.read([variant]) == {}
+    assert len(transport.requests) == 1
+    assert transport.requests[0][1].endswith("&blibli-sku=TOQ-1-1-1&pickupPointCode=PP-3001234")
+
+
+async def test_a_listing_with_ids_that_cannot_be_is_rejected_without_a_call() -> None:
+    store, transport = session(answer(200, OK))
+    attempt = await store.push([Push(1, '{"item_id": 1}', 5)])
+    assert isinstance(attempt.rows[0].outcome, Rejected)
+    assert (attempt.calls, transport.requests) == ((), [])
+
+
+async def test_nothing_to_push_is_no_call() -> None:
+    store, transport = session(answer(200, OK))
+    attempt = await store.push([])
+    assert (attempt.rows, attempt.calls, transport.requests) == ((), (), [])
+
+
+# --- The signature ---
+
+
+def test_the_golden_vector() -> None:
+    headers = signing.signature_headers(
+        "bli_secret",
+        method="PUT",
+        path="/proxy/seller/v1/products/TOQ-1-1-1/stock",
+        body=b'{"availableStock":5}',
+        now=NOW,
+    )
+    assert headers == {
+        "Signature": "E9f65sE0UBYm72DvTsJXQ/3donWeBT81Il0m5vKKCQQ=",
+        "Signature-Time": "1699974800000",
+    }
+
+
+def test_the_five_lines_that_are_signed() -> None:
+    assert signing.raw_string("PUT", "/seller/v1/products/TOQ-1-1-1/stock", b'{"availableStock":5}', NOW) == (
+        "PUT\n04aebbdc4858409e9f63406f0479df8d\napplication/json\nTue Nov 14 22:13:20 WIB 2023\n"
+        "/seller/v1/products/TOQ-1-1-1/stock"
+    )
+    assert signing.raw_string("GET", "/x", None, NOW) == "GET\n\n\nTue Nov 14 22:13:20 WIB 2023\n/x"
+
+
+def test_the_signed_path_follows_the_proxy_and_knows_mta() -> None:
+    assert signing.signed_path("/proxy/seller/v1/products/A/stock") == "/seller/v1/products/A/stock"
+    assert (
+        signing.signed_path("/proxy/mta/api/businesspartner/v1/feed/list") == "/mtaapi/api/businesspartner/v1/feed/list"
+    )
+
+
+def test_the_date_is_jakartas_across_midnight_with_two_digit_days() -> None:
+    assert signing.jakarta_date(datetime(2025, 12, 31, 17, 0, 0, tzinfo=UTC)) == "Thu Jan 01 00:00:00 WIB 2026"
+
+
+async def test_calls_are_signed_only_when_a_key_is_configured() -> None:
+    plain, plain_transport = session(answer(200, OK))
+    signed, transport = session(answer(200, OK), signature_key="bli_secret")
+    other, other_transport = session(
+        answer(200, OK), signature_key="bli_secret", signature_path_prefix="/seller-api/api"
+    )
+    for store in (plain, signed, other):
+        await store.push([Push(1, "TOQ-1-1-1", 5)])
+    assert "Signature" not in plain_transport.requests[0][2]
+    assert transport.requests[0][2]["Signature"] == "E9f65sE0UBYm72DvTsJXQ/3donWeBT81Il0m5vKKCQQ="
+    assert transport.requests[0][2]["Signature-Time"] == "1699974800000"
+    assert other_transport.requests[0][2]["Signature"] != transport.requests[0][2]["Signature"]
+
+
+# --- The table ---
+
+
+def refusal(code: object, message: str = "") -> bytes:
+    return json.dumps({"requestId": "r", "success": False, "errorCode": code, "errorMessage": message}).encode()
+
+
+UNKNOWN = "Blibli does not know the item, or has closed it: "
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (200, OK, Accepted()),
+        (201, b'{"success": true}', Accepted()),
+        (204, b"", Accepted()),
+        (200, b'{"success": true, "errorCode": null, "value": {"a": [1, null]}}', Accepted()),
+        (200, b'{"success": true, "errorCode": "X"}', InDoubt("Blibli's answer contradicts itself: X")),
+        (400, OK, InDoubt("Blibli's answer contradicts itself: HTTP 400, no reason given")),
+        (200, refusal("PRODUCT_NOT_FOUND", "no such"), Rejected(UNKNOWN + "PRODUCT_NOT_FOUND: no such")),
+        (404, refusal("E1", "Produk tidak ditemukan"), Rejected(UNKNOWN + "E1: Produk tidak ditemukan")),
+        (400, refusal("INVALID_GDN_SKU"), Rejected(UNKNOWN + "INVALID_GDN_SKU")),
+        (422, refusal("E2", "item has been Deleted"), Rejected(UNKNOWN + "E2: item has been Deleted")),
+        (200, refusal("ERR-17", "nothing we know"), Rejected("Blibli refused: ERR-17: nothing we know")),
+        (200, refusal(17), Rejected("Blibli refused: 17")),
+        (200, refusal(""), Rejected("Blibli refused: HTTP 200, no reason given")),
+        (200, refusal("SYSTEM_BUSY"), InDoubt("Blibli is not sure: SYSTEM_BUSY")),
+        (
+            200,
+            refusal("E", "Internal timeout: not found"),
+            InDoubt("Blibli is not sure: E: Internal timeout: not found"),
+        ),
+        (200, refusal("TOO_MANY_REQUESTS"), Throttled(None)),
+        (200, refusal("UNAUTHORIZED"), Unauthorized("Blibli does not accept the login: UNAUTHORIZED", False)),
+        (
+            200,
+            refusal("E", "merchant not found"),
+            Misconfigured("Blibli does not accept the store: E: merchant not found", Scope.STORE),
+        ),
+        (
+            200,
+            refusal("E", "pickup point not found"),
+            Misconfigured("The pickup point is wrong: E: pickup point not found", Scope.LISTING),
+        ),
+        (200, refusal("E", "in a flash sale"), Deferred(None, "Locked for now: E: in a flash sale")),
+        (401, refusal("X"), Unauthorized("Blibli does not accept the login: X", False)),
+        (401, b"", Unauthorized("Blibli does not accept the login: HTTP 401", False)),
+        (403, b"<html>", Misconfigured("Blibli forbids this store's calls: HTTP 403", Scope.STORE)),
+        (302, b"", Misconfigured("Blibli redirects elsewhere: HTTP 302", Scope.STORE)),
+        (404, b"<html>", Rejected("Blibli has no such address (item unknown, or base_url wrong): HTTP 404")),
+        (413, b"", Rejected("Blibli finds the request too large: HTTP 413")),
+        (415, b"", Rejected("Blibli does not take this content type: HTTP 415")),
+        (429, b"", Throttled(None)),
+        (408, refusal("NOT_FOUND"), InDoubt("Blibli gave up waiting: NOT_FOUND")),
+        (500, OK, InDoubt("Blibli failed: HTTP 500, no reason given")),
+        (503, refusal("PRODUCT_NOT_FOUND"), InDoubt("Blibli failed: PRODUCT_NOT_FOUND")),
+        (418, refusal("X"), InDoubt("Blibli answered strangely: X")),
+        (400, b"<html>", InDoubt("Blibli's answer cannot be read: HTTP 400")),
+        (200, b"<html>", InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (200, b"", InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (200, b'{"success": "true"}', InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (200, b'{"errorCode": ""}', InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (200, OK[:-1], InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (200, b"[" * 100_000, InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (101, b"", InDoubt("Blibli's answer cannot be read: HTTP 101")),
+    ],
+)
+def test_what_an_answer_means(status: int, body: bytes, outcome: Outcome) -> None:
+    assert classify(status, wire.envelope(body), None) == outcome
+
+
+async def test_a_throttle_keeps_its_length_and_an_unavailable_server_is_in_doubt_all_the_same() -> None:
+    throttled, _ = session(answer(429, b"", 60.0))
+    failing, _ = session(answer(503, b"", 60.0))
+    assert (await throttled.push([Push(1, "A", 1)])).rows[0].outcome == Throttled(60.0)
+    assert (await failing.push([Push(1, "A", 1)])).rows[0].outcome == InDoubt("Blibli failed: HTTP 503")
+
+
+async def test_surely_not_sent_is_unavailable_and_no_answer_is_in_doubt() -> None:
+    unsent, _ = session(NotSent("refused", NOW, 1.0))
+    unanswered, _ = session(NoAnswer("reset", NOW, 1.0))
+    assert (await unsent.push([Push(1, "A", 1)])).rows[0].outcome == Unavailable("refused")
+    attempt = await unanswered.push([Push(1, "A", 1)])
+    assert attempt.rows[0].outcome == InDoubt("reset")
+    assert (attempt.calls[0].status, attempt.calls[0].response) == (0, "")
+
+
+async def test_a_server_that_echoes_our_secrets_does_not_get_them_kept() -> None:
+    echo = " ".join(
+        ("client-key-0123456789", "seller-key-0123456789", "bXRhLWFwaS1jbGllbnQ6Y2xpZW50LWtleS0wMTIzNDU2Nzg5")
+    )
+    store, _ = session(answer(200, refusal("E", echo)))
+    attempt = await store.push([Push(1, "A", 1)])
+    assert attempt.rows[0].outcome == Rejected("Blibli refused: E: *** *** ***")
+    assert attempt.rows[0].answer == refusal("E", "*** *** ***").decode()
+    assert attempt.calls[0].response == attempt.rows[0].answer
+
+
+async def test_the_marketplaces_words_are_one_line_of_bounded_length() -> None:
+    store, _ = session(answer(200, refusal("E\0", "a\nb\x1b[31m\u2028" + "x" * 5000)))
+    outcome = (await store.push([Push(1, "A", 1)])).rows[0].outcome
+    assert isinstance(outcome, Rejected)
+    assert outcome.message.startswith("Blibli refused: E: a b [31m xxx")
+    assert len(outcome.message) < 600
+
+
+# --- Checking and reading ---
+
+
+@pytest.mark.parametrize(
+    ("exchange", "outcome"),
+    [
+        (answer(200, OK), Accepted()),
+        (answer(200, refusal("NOT_FOUND")), Accepted()),
+        (answer(404, refusal("NOT_FOUND")), Accepted()),
+        (answer(200, refusal("PICKUP_POINT")), Accepted()),
+        (
+            answer(404, b"<html>"),
+            Misconfigured("Blibli has no such address (item unknown, or base_url wrong): HTTP 404", Scope.STORE),
+        ),
+        (answer(401, b""), Unauthorized("Blibli does not accept the login: HTTP 401", False)),
+        (answer(429, b"", 3.0), Throttled(3.0)),
+        (answer(200, b"<html>"), InDoubt("Blibli's answer cannot be read: HTTP 200")),
+        (NotSent("refused", NOW, 1.0), Unavailable("refused")),
+    ],
+)
+async def test_a_check_asks_for_a_product_that_does_not_exist(exchange: Exchange, outcome: Outcome) -> None:
+    store, transport = session(exchange)
+    assert await store.check() == outcome
+    ((method, url, headers, body, _),) = transport.requests
+    assert (method, urlsplit(url).path, body) == ("GET", "/v2/proxy/seller/v1/products/LUMBUNG-00000-00000-00000", None)
+    assert "Content-Type" not in headers
+
+
+@pytest.mark.parametrize(
+    ("value", "quantity"),
+    [
+        ({"availableStock": 5}, 5),
+        ({"blibliSku": "A", "availableStock": 0}, 0),
+        ({"stock": 6}, 6),
+        ({"stock": {"availableStock": 7}}, 7),
+        ({"blibliSku": "B", "availableStock": 5}, None),
+        ({"availableStock": "5"}, None),
+        ({"availableStock": -1}, None),
+        ({"availableStock": True}, None),
+        ({"availableStock": 1e300}, None),
+        ({"stock": {}}, None),
+        ({}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+async def test_a_quantity_is_read_where_it_is_assumed_to_be(value: object, quantity: int | None) -> None:
+    store, _ = session(answer(200, json.dumps({"success": True, "errorCode": "", "value": value}).encode()))
+    assert await store.read(["A"]) == ({} if quantity is None else {"A": quantity})
+
+
+async def test_reading_stops_when_the_store_is_throttled_but_not_at_an_unknown_item() -> None:
+    throttled, first = session(answer(429, b""))
+    unknown, second = session(answer(200, refusal("NOT_FOUND")))
+    assert (await throttled.read(["A", "B"]), len(first.requests)) == ({}, 1)
+    assert (await unknown.read(["A", "not one", "B"]), len(second.requests)) == ({}, 2)
+
+
+# --- Ids and credentials ---
+
+
+def test_ids_become_one_text_however_they_are_written() -> None:
+    channel = BlibliChannel()
+    assert channel.remote_variant("TOQ-1-1-1") == '{"blibli_sku": "TOQ-1-1-1"}'
+    assert (
+        channel.remote_variant('{"blibli_sku":"TOQ-1-1-1","pickup_point_code":null}') == '{"blibli_sku": "TOQ-1-1-1"}'
+    )
+    assert channel.remote_variant('{"pickup_point_code":"PP-1","blibli_sku":"TOQ-1-1-1"}') == (
+        '{"blibli_sku": "TOQ-1-1-1", "pickup_point_code": "PP-1"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"signatur_key": "x"}, ["signatur_key"]),
+        ({"api_seller_key": "two words"}, ["api_seller_key"]),
+        ({"api_seller_key": "line\r\nX-Evil: 1"}, ["api_seller_key", "api_seller_key"]),
+        ({"username": "a\0b"}, ["username"]),
+        ({"store_code": " "}, ["store_code"]),
+        ({"channel_id": "x" * 5000}, ["channel_id"]),
+        ({"call_timeout_seconds": "0"}, ["call_timeout_seconds"]),
+        ({"call_timeout_seconds": "21"}, ["call_timeout_seconds"]),
+        ({"call_timeout_seconds": "nan"}, ["call_timeout_seconds"]),
+        ({"calls_per_second": "fast"}, ["calls_per_second"]),
+        ({"quiesce_seconds": "-1"}, ["quiesce_seconds"]),
+        ({"username": "", "base_url": "http://example.test"}, ["username", "base_url"]),
+    ],
+)
+def test_every_field_that_cannot_be_right_is_named_and_its_value_is_not(
+    changes: dict[str, str], fields: list[str]
+) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        read_credentials({**CREDENTIALS, **changes})
+    assert [problem.field for problem in raised.value.problems] == fields
+    assert "Evil" not in str(raised.value)
+    assert CREDENTIALS["api_client_key"] not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "kept"),
+    [
+        ("https://api.blibli.com/v2/", "https://api.blibli.com/v2"),
+        ("https://API.Blibli.com/v2", "https://api.blibli.com/v2"),
+        ("http://localhost:8700/blib/v2", "http://localhost:8700/blib/v2"),
+        ("http://127.8.9.1", "http://127.8.9.1"),
+        ("http://[::1]:80/v2", "http://[::1]:80/v2"),
+        ("", "https://api.blibli.com/v2"),
+    ],
+)
+def test_a_base_url_is_put_together_again_from_its_parts(base_url: str, kept: str) -> None:
+    assert read_credentials({**CREDENTIALS, "base_url": base_url}).base_url == kept
+
+
+def test_secrets_are_not_in_the_repr_of_the_credentials() -> None:
+    text = repr(read_credentials({**CREDENTIALS, "signature_key": "signature-key-0123456789"}))
+    assert "0123456789" not in text
+
+
+def test_every_rule_of_the_quality_scale_is_done_or_exempt_with_a_reason() -> None:
+    folder = Path(lumbung.channels.blibli.__file__).parent
+    scale = tomllib.loads((folder / "quality.toml").read_text())
+    assert scale["channel"] == "blib"
+    for rule, state in scale["rules"].items():
+        assert state == "done" or (state["status"] == "exempt" and state["reason"]), rule
+
+
+# --- Anything at all ---
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+envelopes = st.fixed_dictionaries(
+    {},
+    optional={
+        "success": st.booleans() | json_values,
+        "errorCode": st.text() | json_values,
+        "errorMessage": st.text() | json_values,
+        "value": json_values | st.fixed_dictionaries({"availableStock": json_values, "stock": json_values}),
+    },
+).map(lambda value: json.dumps(value).encode())
+exchanges = st.one_of(
+    st.builds(
+        Answer,
+        status=st.sampled_from([101, 200, 201, 204, 302, 400, 401, 403, 404, 422, 429, 500, 503])
+        | st.integers(100, 999),
+        body=st.binary() | envelopes,
+        headers=st.just({}),
+        started_at=st.just(NOW),
+        duration_ms=st.just(1.0),
+        retry_after_seconds=st.none() | st.floats(0, 1e9),
+    ),
+    st.builds(NotSent, st.text(), st.just(NOW), st.just(1.0)),
+    st.builds(NoAnswer, st.text(), st.just(NOW), st.just(1.0)),
+)
+
+
+@given(exchanges)
+def test_whatever_a_server_answers_there_is_one_row_and_text_that_can_be_kept(exchange: Exchange) -> None:
+    store, transport = session(exchange)
+    attempt = asyncio.run(store.push([Push(7, "TOQ-1-1-1", 5)]))
+    assert [row.listing_id for row in attempt.rows] == [7]
+    assert (len(attempt.calls), len(transport.requests)) == (1, 1)
+    row, call = attempt.rows[0], attempt.calls[0]
+    if isinstance(row.outcome, Accepted):
+        assert isinstance(exchange, Answer)
+        assert 200 <= exchange.status < 300
+    if isinstance(exchange, NotSent) or isinstance(row.outcome, Unavailable):
+        assert isinstance(exchange, NotSent)
+        assert isinstance(row.outcome, Unavailable)
+    assert "\0" not in call.response
+    call.response.encode()
+    if row.answer:
+        json.loads(row.answer)
+
+
+@given(exchanges)
+def test_whatever_a_server_answers_reading_and_checking_do_not_raise(exchange: Exchange) -> None:
+    store, _ = session(exchange)
+    shown = asyncio.run(store.read(["TOQ-1-1-1"]))
+    assert all(quantity >= 0 for quantity in shown.values())
+    asyncio.run(store.check())
+
+
+@given(st.text() | json_values.map(json.dumps))
+def test_any_text_is_either_canonical_ids_or_a_bad_request(text: str) -> None:
+    channel = BlibliChannel()
+    try:
+        canonical = channel.remote_variant(text)
+    except BadRequest:
+        return
+    assert channel.remote_variant(canonical) == canonical
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_the_signed_date_is_the_instant_of_signature_time(milliseconds: int) -> None:
+    now = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    headers = signing.signature_headers("key", method="GET", path="/proxy/x", body=None, now=now)
+    assert headers["Signature-Time"] == str(milliseconds)
+    assert signing.jakarta_date(now) == signing.jakarta_date(now.replace(microsecond=0))

@@ -1,0 +1,327 @@
+"""The control API, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from lumbung.sandbox.server import Sandbox
+
+from .conftest import Controller
+from .seller import STORE, Seller
+
+LISTINGS = [
+    {
+        "channel": "blib",
+        "store": "TOQ-1",
+        "remote_variant": "TOQ-1-1-1",
+        "sku": "sku1",
+        "quantity": 7,
+        "applied_at": None,
+    },
+    {
+        "channel": "blib",
+        "store": "TOQ-1",
+        "remote_variant": "TOQ-1-1-2",
+        "sku": "sku2",
+        "quantity": 0,
+        "applied_at": None,
+    },
+]
+
+
+async def test_listings_show_what_the_stores_were_set_up_with(control: Controller) -> None:
+    assert await control("GET", "/listings") == (200, LISTINGS)
+    assert await control("GET", "/listings?channel=blib&store=TOQ-1") == (200, LISTINGS)
+    assert await control("GET", "/listings?store=TOQ-2") == (200, [])
+    assert await control("GET", "/listings?channel=shpe") == (200, [])
+
+
+async def test_a_write_shows_in_the_listings_and_in_the_writes(control: Controller, seller: Seller) -> None:
+    before = time.time()
+    await seller.set(5)
+    await seller.set(3, sku="TOQ-1-1-2")
+    status, writes = await control("GET", "/writes?after=0")
+    assert status == 200
+    moments = [write.pop("at") for write in writes]
+    assert before <= moments[0] <= moments[1] <= time.time()
+    common = {"channel": "blib", "store": "TOQ-1", "location": ""}
+    assert writes == [
+        {"n": 1, **common, "remote_variant": "TOQ-1-1-1", "sku": "sku1", "quantity": 5},
+        {"n": 2, **common, "remote_variant": "TOQ-1-1-2", "sku": "sku2", "quantity": 3},
+    ]
+    _, listings = await control("GET", "/listings")
+    assert [(one["quantity"], one["applied_at"]) for one in listings] == [(5, moments[0]), (3, moments[1])]
+
+
+async def test_writes_are_read_in_pages(control: Controller, seller: Seller) -> None:
+    for quantity in range(5):
+        await seller.set(quantity)
+    numbers = {}
+    for query in ("", "?after=2", "?limit=2", "?after=1&limit=2", "?after=5", "?after=99", "?limit=0"):
+        _, writes = await control("GET", f"/writes{query}")
+        numbers[query] = [write["n"] for write in writes]
+    assert numbers == {
+        "": [1, 2, 3, 4, 5],
+        "?after=2": [3, 4, 5],
+        "?limit=2": [1, 2],
+        "?after=1&limit=2": [2, 3],
+        "?after=5": [],
+        "?after=99": [],
+        "?limit=0": [],
+    }
+
+
+async def test_a_long_poll_answers_as_soon_as_there_is_something(control: Controller, seller: Seller) -> None:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        writes = group.create_task(control("GET", "/writes?after=0&wait_ms=60000"))
+        calls = group.create_task(control("GET", "/calls?after=0&wait_ms=60000"))
+        await seller.set(5)
+    assert [write["quantity"] for write in writes.result()[1]] == [5]
+    assert [call["status"] for call in calls.result()[1]] == [200]
+
+
+async def test_a_long_poll_gives_up_with_nothing(control: Controller) -> None:
+    assert await control("GET", "/writes?wait_ms=1") == (200, [])
+
+
+async def test_calls_show_everything_but_secrets(control: Controller, seller: Seller) -> None:
+    before = time.time()
+    await seller.set(5)
+    _, [call] = await control("GET", "/calls?after=0")
+    assert before <= call.pop("at") <= time.time()
+    assert 0 <= call.pop("duration_ms") < 10_000
+    headers = call.pop("headers")
+    assert headers.pop("user-agent").startswith("Python/")
+    assert headers == {"content-type": "application/json"}
+    assert call == {
+        "n": 1,
+        "channel": "blib",
+        "store": "TOQ-1",
+        "method": "PUT",
+        "path": "/blib/v2/proxy/seller/v1/products/TOQ-1-1-1/stock",
+        "status": 200,
+        "request_body": '{"availableStock": 5}',
+        "response_body": '{"requestId":"r-1","success":true,"errorCode":"","errorMessage":"",'
+        '"value":{"blibliSku":"TOQ-1-1-1","availableStock":5}}',
+        "fault": "",
+    }
+    assert "seller-key" not in str(call)
+
+
+async def test_long_bodies_are_cut_and_odd_bytes_shown(control: Controller, seller: Seller) -> None:
+    async with seller.put(0, body=b"\xff" + b"x" * 10_000) as answer:
+        assert answer.status == 400
+    _, [call] = await control("GET", "/calls")
+    assert call["request_body"] == "\ufffd" + "x" * 4095
+
+
+async def test_bytes_that_are_no_text_in_the_query_and_headers_are_survived(
+    sandbox: Sandbox, control: Controller
+) -> None:
+    port = int(sandbox.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET /blib/v2/proxy/seller/v1/products/%ff?requestId=%ff&storeCode=%00 HTTP/1.1\r\n"
+        b"Host: x\r\nConnection: close\r\nUser-Agent: \xff\xfe\r\nAuthorization: \xff\r\n\r\n"
+    )
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    status, calls = await control("GET", "/calls")
+    assert status == 200
+    assert [(call["status"], call["headers"]["user-agent"]) for call in calls] == [(400, "\ufffd\ufffd")]
+
+
+async def test_a_sale_lowers_the_stock_and_is_no_write(control: Controller) -> None:
+    sale = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-1", "quantity": 3}
+    status, sold = await control("POST", "/sales", sale)
+    assert (status, sold["n"], sold["sku"], sold["quantity"], sold["left"]) == (200, 1, "sku1", 3, 4)
+    assert await control("GET", "/sales") == (200, [sold])
+    assert await control("GET", "/writes") == (200, [])
+    _, listings = await control("GET", "/listings")
+    assert (listings[0]["quantity"], listings[0]["applied_at"]) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"quantity": 8}, 400, "only 7 of 'TOQ-1-1-1' are left; nobody can buy 8"),
+        ({"quantity": 0}, 400, "Expected `int` >= 1 - at `$.quantity`"),
+        ({"remote_variant": "X"}, 404, "store 'TOQ-1' has no listing 'X'"),
+        ({"store": "X"}, 404, "there is no store 'X' of 'blib'"),
+        ({"price": 1}, 400, "unknown key: 'price'; known keys are channel, store, remote_variant, quantity"),
+    ],
+)
+async def test_an_impossible_sale_changes_nothing(
+    control: Controller, change: dict[str, object], status: int, message: str
+) -> None:
+    sale = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-1", "quantity": 1, **change}
+    answered, body = await control("POST", "/sales", sale)
+    assert (answered, body["message"][: len(message)]) == (status, message)
+    assert await control("GET", "/listings") == (200, LISTINGS)
+
+
+async def test_a_store_is_set_up_over_http_and_replaced_as_a_whole(control: Controller, seller: Seller) -> None:
+    new = {**STORE, "username": "x", "listings": [{"remote_variant": "A", "sku": "a"}], "locations": {"P1": "Bandung"}}
+    assert await control("PUT", "/stores/blib/TOQ-1", new) == (
+        200,
+        {"channel": "blib", "store": "TOQ-1", "listings": 1},
+    )
+    _, listings = await control("GET", "/listings?store=TOQ-1")
+    assert [one["remote_variant"] for one in listings] == ["A"]
+    assert (await seller.set(5))[0] == 403
+
+
+async def test_listings_are_added_all_or_none(control: Controller) -> None:
+    path = "/stores/blib/TOQ-1/listings"
+    new = {"remote_variant": "C", "sku": "c", "quantity": 2}
+    taken = {"remote_variant": "TOQ-1-1-1", "sku": "x"}
+    status, body = await control("POST", path, {"listings": [new, taken]})
+    assert (status, body["message"][:32]) == (400, "store 'TOQ-1' has 'TOQ-1-1-1' al")
+    status, body = await control("POST", path, {"listings": [new, new]})
+    assert (status, body["message"]) == (400, "the remote_variant 'C' is there twice; name each listing once")
+    assert await control("GET", "/listings") == (200, LISTINGS)
+    assert await control("POST", path, {"listings": [new]}) == (
+        200,
+        {"channel": "blib", "store": "TOQ-1", "listings": 3},
+    )
+    assert (await control("POST", "/stores/blib/nobody/listings", {"listings": [new]}))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ({**STORE, "token": "x"}, "unknown key: 'token'; known keys are api_client_id"),
+        ({**STORE, "username": 5}, "Expected `str`, got `int` - at `$.username`"),
+        ({**STORE, "listings": [{"remote_variant": "A", "sku": "a", "qty": 1}]}, "Object contains unknown field `qty`"),
+        ({**STORE, "listings": [{"remote_variant": "A", "sku": "a", "quantity": -1}]}, "Expected `int` >= 0"),
+        ({"username": "x"}, "Object missing required field `api_client_id`"),
+        ([], "the body is not a JSON object"),
+    ],
+)
+async def test_a_wrong_store_is_refused_by_name(control: Controller, store: object, message: str) -> None:
+    status, body = await control("PUT", "/stores/blib/TOQ-1", store)
+    assert (status, body["message"][: len(message)]) == (400, message)
+    assert await control("GET", "/listings") == (200, LISTINGS)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
+async def test_a_body_that_is_no_json_is_refused(control: Controller, body: bytes) -> None:
+    for method, path in (("PUT", "/stores/blib/TOQ-1"), ("PUT", "/faults/blib"), ("POST", "/sales")):
+        status, answer = await control(method, path, body=body)
+        assert (status, answer["message"][:19]) == (400, "the body is no JSON")
+
+
+async def test_unknown_channels_and_paths_are_answered_404(control: Controller) -> None:
+    assert await control("PUT", "/stores/shpe/1", {}) == (
+        404,
+        {"message": "there is no channel 'shpe'; channels are blib"},
+    )
+    assert await control("PUT", "/faults/shpe", {}) == (
+        404,
+        {"message": "there is no channel 'shpe'; channels are blib"},
+    )
+    for method, path in (("GET", "/nothing"), ("DELETE", "/writes"), ("GET", "/reset")):
+        status, body = await control(method, path)
+        assert (status, body["message"][:30]) == (404, f"{method} is not answered here; mark"[:30])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/writes?since=1",
+        "/writes?after=-1",
+        "/calls?after=x",
+        "/calls?limit=10001",
+        "/sales?wait_ms=60001",
+        "/status?x=1",
+    ],
+)
+async def test_wrong_query_parameters_are_refused(control: Controller, path: str) -> None:
+    status, body = await control("GET", path)
+    assert status == 400
+    assert path.partition("?")[2].partition("=")[0] in body["message"]
+
+
+async def test_the_status_counts(sandbox: Sandbox, control: Controller, seller: Seller) -> None:
+    await seller.set(5)
+    await seller.set(5, sku="unknown")
+    async with sandbox.gate("blib") as gate, asyncio.TaskGroup() as group:
+        group.create_task(seller.set(1))
+        group.create_task(seller.set(2))
+        group.create_task(seller.set(2, sku="TOQ-1-1-2"))
+        await gate.entered(3)
+        _, status = await control("GET", "/status")
+        gate.open()
+    assert status == {
+        "channels": ["blib"],
+        "stores": 2,
+        "listings": 2,
+        "calls": 2,
+        "calls_oldest_kept": 1,
+        "writes": 1,
+        "writes_oldest_kept": 1,
+        "sales": 0,
+        "in_flight": 3,
+        "max_in_flight_per_listing": 2,
+        "late_writes_pending": 0,
+    }
+    _, status = await control("GET", "/status")
+    assert (status["calls"], status["writes"], status["in_flight"]) == (5, 4, 0)
+
+
+async def test_a_reset_forgets_everything(control: Controller, seller: Seller) -> None:
+    await seller.set(5)
+    await control("PUT", "/faults/blib", {"down": True})
+    assert await control("POST", "/reset") == (200, {})
+    for what in ("listings", "writes", "calls", "sales"):
+        assert await control("GET", f"/{what}") == (200, [])
+    assert await control("GET", "/faults") == (200, {})
+    _, status = await control("GET", "/status")
+    assert (status["stores"], status["max_in_flight_per_listing"]) == (0, 0)
+
+
+async def test_a_reset_that_keeps_the_stores_puts_their_first_quantities_back(
+    control: Controller, seller: Seller
+) -> None:
+    await seller.set(5)
+    assert await control("POST", "/reset?keep=stores") == (200, {})
+    assert await control("GET", "/listings") == (200, LISTINGS)
+    await seller.set(6)
+    _, writes = await control("GET", "/writes")
+    assert [(write["n"], write["quantity"]) for write in writes] == [(1, 6)]
+
+
+async def test_a_reset_with_a_wrong_keep_resets_nothing(control: Controller, seller: Seller) -> None:
+    await seller.set(5)
+    for query in ("?keep=all", "?drop=stores"):
+        assert (await control("POST", f"/reset{query}"))[0] == 400
+    assert len((await control("GET", "/writes"))[1]) == 1
+
+
+async def test_a_reset_drops_what_is_under_way(sandbox: Sandbox, control: Controller, seller: Seller) -> None:
+    sandbox.faults.set("blib", timeout_rate=1, late_apply_ms=3_600_000, times=1)
+    async with sandbox.gate("blib") as gate:
+        calls = [asyncio.create_task(seller.set(quantity)) for quantity in (1, 2)]
+        await gate.entered(2)
+        await control("POST", "/reset?keep=stores")
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(result).__name__ for result in results] == ["ServerDisconnectedError"] * 2
+    _, status = await control("GET", "/status")
+    assert (status["calls"], status["writes"], status["in_flight"], status["late_writes_pending"]) == (0, 0, 0, 0)
+
+
+async def test_a_reset_cancels_late_writes(sandbox: Sandbox, control: Controller, seller: Seller) -> None:
+    for quantity, late_apply_ms in ((1, 300), (2, 500)):
+        sandbox.faults.set("blib", timeout_rate=1, late_apply_ms=late_apply_ms)
+        with pytest.raises(TimeoutError):
+            async with seller.put(quantity, timeout_seconds=0.1):
+                pass
+        if quantity == 1:
+            assert await control("POST", "/reset?keep=stores") == (200, {})
+    await sandbox.ledger.wait_for_writes(1)
+    assert [(write.n, write.quantity) for write in sandbox.ledger.writes.after(0)] == [(1, 2)]

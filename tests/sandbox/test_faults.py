@@ -1,0 +1,275 @@
+"""Every fault key, as a client and the write log see it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+
+from lumbung.sandbox.bucket import Bucket
+from lumbung.sandbox.errors import RefusedError
+from lumbung.sandbox.faults import ArmedFaults, FaultSet
+from lumbung.sandbox.server import Sandbox
+
+from .conftest import Controller
+from .seller import QUERY, STORE, Seller
+
+
+def applied(sandbox: Sandbox) -> list[int]:
+    return [write.quantity for write in sandbox.ledger.writes.after(0)]
+
+
+def calls(sandbox: Sandbox) -> list[tuple[int, str]]:
+    return [(call.status, call.fault) for call in sandbox.ledger.calls.after(0)]
+
+
+async def test_errors_come_in_turn_and_apply_nothing(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", error_rate=1)
+    answers = [await seller.set(5) for _ in range(4)]
+    assert [(status, body["success"], body["errorCode"]) for status, body in answers] == [
+        (500, False, "INTERNAL_SERVER_ERROR"),
+        (502, False, "BAD_GATEWAY"),
+        (503, False, "SERVICE_UNAVAILABLE"),
+        (500, False, "INTERNAL_SERVER_ERROR"),
+    ]
+    assert applied(sandbox) == []
+    assert calls(sandbox) == [(500, "error_rate"), (502, "error_rate"), (503, "error_rate"), (500, "error_rate")]
+
+
+async def test_a_throttle_is_answered_429_and_applies_nothing(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", throttle_rate=1)
+    async with seller.put(5) as answer:
+        body = await answer.json()
+    assert (answer.status, body["requestId"], body["success"], body["errorCode"]) == (
+        429,
+        "r-1",
+        False,
+        "TOO_MANY_REQUESTS",
+    )
+    assert "Retry-After" not in answer.headers
+    assert applied(sandbox) == []
+    assert calls(sandbox) == [(429, "throttle_rate")]
+
+
+async def test_a_throttle_says_when_to_come_back_if_asked_to(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", throttle_rate=1, retry_after_s=17)
+    async with seller.put(5) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "17")
+
+
+async def test_a_late_answer_is_applied_at_once(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", timeout_rate=1)
+    call = asyncio.create_task(seller.set(5))
+    await sandbox.ledger.wait_for_writes(1)
+    assert applied(sandbox) == [5]
+    assert not call.done()
+    call.cancel()
+    await sandbox.ledger.wait_for_calls(1)
+    assert calls(sandbox) == [(0, "timeout_rate")]
+    assert sandbox.traffic.in_flight == 0
+
+
+async def test_a_late_answer_comes_in_the_end(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", timeout_rate=1, timeout_ms=30)
+    started = time.monotonic()
+    status, _ = await seller.set(5)
+    assert (status, time.monotonic() - started >= 0.03) == (200, True)
+
+
+async def test_a_late_apply_overwrites_a_newer_write(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", timeout_rate=1, late_apply_ms=500, times=1)
+    with pytest.raises(TimeoutError):
+        async with seller.put(10, timeout_seconds=0.1):
+            pass
+    assert (await seller.set(11))[0] == 200
+    assert applied(sandbox) == [11]
+    await sandbox.ledger.wait_for_writes(2)
+    assert applied(sandbox) == [11, 10]
+    assert [write.n for write in sandbox.ledger.writes.after(0)] == [1, 2]
+    assert sandbox.ledger.listing("blib", "TOQ-1", "TOQ-1-1-1").quantity == 10
+
+
+async def test_a_late_apply_of_a_listing_that_is_gone_is_nothing(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", timeout_rate=1, late_apply_ms=400)
+    for quantity, sku in ((5, "TOQ-1-1-1"), (6, "TOQ-1-1-2")):
+        with pytest.raises(TimeoutError):
+            async with seller.put(quantity, sku=sku, timeout_seconds=0.1):
+                pass
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "listings": [{"remote_variant": "TOQ-1-1-2", "sku": "sku2"}]})
+    await sandbox.ledger.wait_for_writes(1)
+    assert applied(sandbox) == [6]
+
+
+async def test_a_dropped_answer_was_applied(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", drop_response_rate=1, times=1)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await seller.set(5)
+    assert applied(sandbox) == [5]
+    assert calls(sandbox) == [(0, "drop_response_rate")]
+
+
+async def test_a_500_after_applying(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", apply_then_5xx_rate=1)
+    assert (await seller.set(5))[0] == 500
+    assert applied(sandbox) == [5]
+    assert calls(sandbox) == [(500, "apply_then_5xx_rate")]
+
+
+async def test_garbage_is_html_then_half_then_nothing_and_a_coin_decides(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", garbage_rate=1, seed=4)
+    bodies = []
+    for quantity in range(30):
+        async with seller.put(quantity) as answer:
+            assert answer.status == 200
+            bodies.append((answer.content_type, await answer.text()))
+    assert bodies[0][0] == "text/html"
+    assert bodies[0][1].startswith("<!DOCTYPE html>")
+    assert bodies[1][0] == "application/json"
+    assert bodies[1][1] == '{"requestId":"r-1","success":true,"errorCode":"","errorMessa'
+    assert bodies[2] == ("application/json", "")
+    assert bodies[3] == bodies[0]
+    assert 0 < len(applied(sandbox)) < 30
+    assert set(calls(sandbox)) == {(200, "garbage_rate")}
+
+
+async def test_latency_comes_before_the_judging(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", latency_ms=40)
+    started = time.monotonic()
+    call = asyncio.create_task(seller.set(5))
+    await sandbox.ledger.wait_for_writes(1)
+    assert time.monotonic() - started >= 0.04
+    assert (await call)[0] == 200
+    assert calls(sandbox) == [(200, "latency_ms")]
+
+
+async def test_a_call_whose_client_left_during_the_latency_is_applied_all_the_same(
+    sandbox: Sandbox, seller: Seller
+) -> None:
+    sandbox.faults.set("blib", latency_ms=300)
+    with pytest.raises(TimeoutError):
+        async with seller.put(5, timeout_seconds=0.1):
+            pass
+    await sandbox.ledger.wait_for_writes(1)
+    assert applied(sandbox) == [5]
+    assert [status for status, _ in calls(sandbox)] == [0]
+
+
+async def test_latency_comes_on_top_of_other_faults(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", latency_ms=1, apply_then_5xx_rate=1)
+    assert (await seller.set(5))[0] == 500
+    assert calls(sandbox) == [(500, "apply_then_5xx_rate")]
+
+
+async def test_a_rate_limit_counts_for_each_store_with_a_second_at_once(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", rate_limit_per_s=0.001)
+    assert [(await seller.set(quantity))[0] for quantity in (1, 2)] == [200, 429]
+    sandbox.faults.set("blib", rate_limit_per_s=2.5e-3, retry_after_s=3)
+    sandbox.put_store("blib", "TOQ-3", STORE)
+    statuses = []
+    for store in ("TOQ-1", "TOQ-3", "TOQ-1", "TOQ-3"):
+        async with seller.put(5, query={**QUERY, "storeCode": store}) as answer:
+            statuses.append((answer.status, answer.headers.get("Retry-After")))
+    assert statuses == [(200, None), (200, None), (429, "3"), (429, "3")]
+    assert calls(sandbox)[1] == (429, "rate_limit_per_s")
+    assert applied(sandbox) == [1, 5, 5]
+
+
+def test_a_bucket_holds_one_seconds_worth_rounded_up() -> None:
+    bucket = Bucket(2.5, now=100.0)
+    assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(100.39), bucket.take(100.4), bucket.take(100.4)] == [False, True, False]
+    assert [bucket.take(500.0) for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("name", ["sku1", "TOQ-1-1-1"])
+async def test_a_rejected_sku_is_answered_as_unknown(sandbox: Sandbox, seller: Seller, name: str) -> None:
+    sandbox.faults.set("blib", reject_skus=[name])
+    status, body = await seller.set(5)
+    assert (status, body["success"], body["errorCode"]) == (200, False, "PRODUCT_NOT_FOUND")
+    assert (await seller.set(5, sku="TOQ-1-1-2"))[1]["success"] is True
+    assert calls(sandbox) == [(200, "reject_skus"), (200, "")]
+
+
+async def test_down_resets_the_connection_and_reads_nothing(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", down=True)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        async with seller.get():
+            pass
+    assert applied(sandbox) == []
+    assert set(calls(sandbox)) == {(0, "down")}
+    sandbox.faults.clear()
+    assert (await seller.set(5))[0] == 200
+
+
+async def test_times_disarms_after_so_many_changed_calls(sandbox: Sandbox, seller: Seller, control: Controller) -> None:
+    for keys, changed in (
+        ({"error_rate": 1}, [500, 502]),
+        ({"throttle_rate": 1, "latency_ms": 1}, [429, 429]),
+        ({"apply_then_5xx_rate": 1}, [500, 500]),
+    ):
+        sandbox.faults.set("blib", **keys, times=2)
+        assert [(await seller.set(5))[0] for _ in range(3)] == [*changed, 200]
+        assert await control("GET", "/faults") == (200, {})
+
+
+async def test_times_counts_a_rejected_call_once(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", reject_skus=["sku1"], latency_ms=1, times=2)
+    assert [(await seller.set(5))[1]["success"] for _ in range(3)] == [False, False, True]
+    sandbox.faults.set("blib", reject_skus=["sku1"], times=2)
+    await seller.set(5, sku="TOQ-1-1-2")
+    assert [(await seller.set(5))[1]["success"] for _ in range(3)] == [False, False, True]
+
+
+def test_a_call_meets_at_most_one_rate_and_a_seed_repeats_the_draws() -> None:
+    faults = FaultSet(error_rate=0.25, drop_response_rate=0.25, seed=7)
+    one, two = ArmedFaults(faults), ArmedFaults(faults)
+    drawn = [one.draw("s", 0.0) for _ in range(1000)]
+    assert drawn == [two.draw("s", 0.0) for _ in range(1000)]
+    assert set(drawn) == {"", "error_rate", "drop_response_rate"}
+    assert 200 < drawn.count("error_rate") < 300
+    assert 200 < drawn.count("drop_response_rate") < 300
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"eror_rate": 1, "x": 2},
+            "unknown key: 'eror_rate', 'x'; known keys are latency_ms, error_rate, throttle_rate",
+        ),
+        ({"self": 1, "channel": 2}, "unknown key: 'channel', 'self'"),
+        ({"error_rate": 1.1}, "Expected `float` <= 1.0 - at `$.error_rate`"),
+        ({"error_rate": -0.1}, "Expected `float` >= 0.0 - at `$.error_rate`"),
+        ({"error_rate": True}, "Expected `float`, got `bool` - at `$.error_rate`"),
+        ({"latency_ms": "5"}, "Expected `float`, got `str` - at `$.latency_ms`"),
+        ({"down": 1}, "Expected `bool`, got `int` - at `$.down`"),
+        ({"reject_skus": "sku1"}, "Expected `array`, got `str` - at `$.reject_skus`"),
+        ({"times": 0}, "Expected `int` >= 1 - at `$.times`"),
+        ({"error_rate": 0.6, "garbage_rate": 0.5}, "the rates add up to 1.1; together they are at most 1"),
+    ],
+)
+async def test_wrong_faults_are_refused_and_change_nothing(
+    control: Controller, sandbox: Sandbox, keys: dict[str, object], message: str
+) -> None:
+    sandbox.faults.set("blib", latency_ms=1)
+    status, body = await control("PUT", "/faults/blib", keys)
+    assert (status, body["message"][: len(message)]) == (400, message)
+    assert sandbox.faults.sets() == {"blib": FaultSet(latency_ms=1)}
+
+
+async def test_faults_are_set_shown_replaced_and_cleared_over_http(control: Controller, seller: Seller) -> None:
+    status, shown = await control("PUT", "/faults/blib", {"error_rate": 1, "seed": 1})
+    assert (status, shown["error_rate"], shown["timeout_ms"], shown["reject_skus"]) == (200, 1.0, 30_000, [])
+    assert await control("GET", "/faults") == (200, {"blib": shown})
+    assert (await seller.set(5))[0] == 500
+    await control("PUT", "/faults/blib", {"reject_skus": ["sku1"]})
+    assert (await seller.set(5))[1]["errorCode"] == "PRODUCT_NOT_FOUND"
+    assert await control("DELETE", "/faults") == (200, {})
+    assert (await seller.set(5))[1]["success"] is True
+
+
+def test_refusing_in_process_raises(sandbox: Sandbox) -> None:
+    with pytest.raises(RefusedError, match="unknown key: 'nope'"):
+        sandbox.faults.set("blib", nope=1)
