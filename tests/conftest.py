@@ -24,6 +24,7 @@ from lumbung.db.partitions import ensure
 from lumbung.db.pool import Pool
 from lumbung.keyring import Keyring
 from lumbung.settings import Settings
+from tests.world import World
 
 SERVER_URL = "LUMBUNG_TEST_SERVER_URL"
 TEMPLATE = "LUMBUNG_TEST_TEMPLATE"
@@ -112,3 +113,8 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 @pytest.fixture
 def keyring(tmp_path: Path) -> Iterator[Keyring]:
     yield Keyring.load(tmp_path / "keys", create=True)
+
+
+@pytest.fixture
+def world(pool: Pool, keyring: Keyring) -> World:
+    return World(pool, keyring)

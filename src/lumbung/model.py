@@ -175,3 +175,13 @@ class HistoryRecord:
     updated_at: datetime
     finished_at: datetime | None
     items: tuple[HistoryItem, ...] = field(default=())
+
+
+def purpose_of_store(store_id: int) -> str:
+    """What a store's credentials are encrypted for: a ciphertext moved to another row does not open."""
+    return f"store:{store_id}"
+
+
+def purpose_of_partner(partner_id: str) -> str:
+    """What a partner's secrets are encrypted for."""
+    return f"partner:{partner_id}"

@@ -25,7 +25,7 @@ ANOTHER_USER = """
 import sys
 from pathlib import Path
 from lumbung.db.embedded import EmbeddedPostgres
-server = EmbeddedPostgres.start(Path(sys.argv[1]), durable=False)
+server = EmbeddedPostgres.start(Path(sys.argv[1]), durable=sys.argv[2:] == ["durable"])
 print("started", flush=True)
 sys.stdin.readline()
 """
@@ -64,10 +64,13 @@ async def ask(url: str, *queries: str) -> list[object]:
         await connection.close()
 
 
-def another_user(place: Path) -> subprocess.Popen[str]:
+def another_user(place: Path, *arguments: str) -> subprocess.Popen[str]:
     """A process that uses the server until a line comes, or until it is killed."""
     user = subprocess.Popen(
-        [sys.executable, "-c", ANOTHER_USER, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ANOTHER_USER, str(place), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert user.stdout is not None
     assert user.stdout.readline() == "started\n"
@@ -163,14 +166,14 @@ async def test_after_its_only_user_was_killed_it_is_joined(place: Path) -> None:
 
 
 async def test_after_the_server_was_killed_it_recovers(place: Path) -> None:
-    user = another_user(place)
+    user = another_user(place, "durable")
     pid = postmaster_pid(place)
-    with EmbeddedPostgres.start(place, durable=False) as server:
+    with EmbeddedPostgres.start(place) as server:
         await ask(server.url("postgres"), "CREATE TABLE t AS SELECT 7 AS n")
     user.kill()
     os.kill(pid, signal.SIGKILL)
     user.communicate()
-    with EmbeddedPostgres.start(place, durable=False) as server:
+    with EmbeddedPostgres.start(place) as server:
         assert postmaster_pid(place) != pid
         assert await ask(server.url("postgres"), "SELECT n FROM t") == [7]
 

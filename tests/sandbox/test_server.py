@@ -98,7 +98,7 @@ async def test_a_client_that_gives_up_and_calls_again_is_not_seen_twice(sandbox:
     request = (
         f"PUT /blib/v2/proxy/seller/v1/products/TOQ-1-1-1/stock?{urlencode(QUERY)}&blibli-sku=TOQ-1-1-1 HTTP/1.1\r\n"
         f"Authorization: {HEADERS['Authorization']}\r\nApi-Seller-Key: seller-key\r\n"
-        'Host: x\r\nContent-Length: 20\r\n\r\n{"availableStock":17}'
+        'Host: x\r\nContent-Length: 21\r\n\r\n{"availableStock":17}'
     ).encode()
     streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
     for n, (_, writer) in enumerate(streams, start=1):

@@ -19,6 +19,7 @@ from lumbung.db import tenants as db
 from lumbung.db.pool import Pool
 from lumbung.errors import Forbidden, Unauthenticated
 from lumbung.keyring import Keyring
+from lumbung.model import purpose_of_partner
 from lumbung.settings import Settings
 
 log = structlog.get_logger()
@@ -45,11 +46,6 @@ class SignedRequest:
     partner_id: str | None
     secret: str | None = field(repr=False)
     timestamp: str | None
-
-
-def purpose_of(partner_id: str) -> str:
-    """What a partner's secret is encrypted for."""
-    return f"partner:{partner_id}"
 
 
 class Partners:
@@ -118,7 +114,7 @@ class Partners:
         if row is None:
             return None
         live = [blob for blob in (row.secret, row.old_secret) if blob is not None]
-        opened = tuple(self._keyring.decrypt(blob, purpose_of(row.id)).decode() for blob in live)
+        opened = tuple(self._keyring.decrypt(blob, purpose_of_partner(row.id)).decode() for blob in live)
         return Partner(row.id, row.tenant_id, row.strict, row.disabled, row.traced, opened)
 
     def _trace(self, partner: Partner | None, request: SignedRequest) -> None:

@@ -1,0 +1,123 @@
+"""The composition root: the only place that builds things and hands them to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from lumbung.api.app import create_app
+from lumbung.api.context import ApiContext
+from lumbung.api.group_commit import GroupCommit
+from lumbung.api.metrics import ApiMetrics
+from lumbung.api.partners import Partners
+from lumbung.channels.http import HttpClient
+from lumbung.channels.registry import CHANNELS
+from lumbung.clock import SystemClock
+from lumbung.db import lease, migrate, partitions, stock, tenants
+from lumbung.db.embedded import EmbeddedPostgres
+from lumbung.db.pool import Pool
+from lumbung.db.wake import Waker
+from lumbung.dispatch.worker import Worker
+from lumbung.errors import LumbungError
+from lumbung.inventory.stock import Rules
+from lumbung.keyring import Keyring
+from lumbung.settings import Settings
+
+log = structlog.get_logger()
+
+DATABASE = "lumbung"
+STRICT_SIGNATURE_KEPT = 2  # windows: one behind and one ahead of the clock
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What a command works on: the database is there and its schema is up to date."""
+
+    settings: Settings
+    pool: Pool
+    keyring: Keyring
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The URL of the database: the external one, or the embedded one, started if nobody runs it yet."""
+    if settings.database_url:
+        yield settings.database_url
+        return
+    with EmbeddedPostgres.start(settings.data_dir) as server:
+        server.ensure_database(DATABASE)
+        yield server.url(DATABASE)
+
+
+@asynccontextmanager
+async def installation(settings: Settings, url: str) -> AsyncIterator[Installation]:
+    """Open a database, bring its schema up to date, load the keys."""
+    keyring = Keyring.load(settings.key_path, create=True)
+    async with Pool(url, settings) as pool:
+        await bring_up(pool, settings)
+        yield Installation(settings, pool, keyring)
+
+
+async def bring_up(pool: Pool, settings: Settings) -> None:
+    """Schema and partitions. Raises Unavailable while the database is away."""
+    for applied in await migrate.migrate(pool, timeout_seconds=settings.migrate_timeout_seconds):
+        log.info("migration applied", number=applied.number, name=applied.name)
+    await partitions.ensure(pool, ahead_days=settings.partitions_ahead_days)
+
+
+async def maintain(pool: Pool, settings: Settings) -> None:
+    """What every role does at start and hourly, also when the database comes later than the process. Never ends."""
+    failed = False
+    while True:
+        try:
+            await bring_up(pool, settings)
+            async with pool.connection() as connection:
+                await stock.forget_idempotency_keys(connection, seconds=settings.idempotency_key_seconds)
+                kept = settings.timestamp_window_seconds * STRICT_SIGNATURE_KEPT
+                await tenants.forget_signatures(connection, seconds=kept)
+                await lease.forget_workers(connection)
+        except LumbungError as error:
+            if not failed:
+                log.warning("the database is not ready, trying again", error=str(error))
+            failed = True
+            await asyncio.sleep(settings.poll_seconds)
+            continue
+        if failed:
+            log.info("the database is ready")
+        failed = False
+        await asyncio.sleep(settings.maintenance_interval_seconds)
+
+
+def rules(settings: Settings) -> Rules:
+    return Rules(
+        connectors=frozenset(CHANNELS),
+        park_retry_seconds=settings.park_retry_seconds,
+        idempotency_key_seconds=settings.idempotency_key_seconds,
+    )
+
+
+def build_api(settings: Settings, pool: Pool, keyring: Keyring) -> tuple[Callable[..., Awaitable[None]], ApiContext]:
+    """The API as an ASGI application, and what its routes work with."""
+    clock, metrics = SystemClock(), ApiMetrics()
+    waker = Waker(pool, interval_seconds=settings.wake_interval_ms / 1000)
+    commits = GroupCommit(pool, rules(settings), settings, waker=waker, metrics=metrics, clock=clock)
+    context = ApiContext(settings, clock, pool, Partners(pool, keyring, settings, clock), commits, metrics)
+    return create_app(context, waker), context
+
+
+@asynccontextmanager
+async def built_worker(settings: Settings, pool: Pool, keyring: Keyring) -> AsyncIterator[Worker]:
+    """A worker with the one HTTP client of its process."""
+    clock = SystemClock()
+    async with HttpClient(
+        clock,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        answer_bytes_max=settings.answer_bytes_max,
+    ) as http:
+        dice = random.SystemRandom().random
+        yield Worker(pool, settings, channels=CHANNELS, http=http, keyring=keyring, clock=clock, dice=dice)

@@ -1,0 +1,132 @@
+"""The roles of a Lumbung process: `api` answers partners, `worker` delivers. Each runs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+
+import structlog
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from lumbung.cli.compose import build_api, built_worker, maintain
+from lumbung.db.pool import Pool
+from lumbung.dispatch.supervisor import parent_gone
+from lumbung.errors import ConfigurationError
+from lumbung.keyring import Keyring
+from lumbung.settings import Settings
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+
+Role = Callable[[Settings, str, asyncio.Event], Awaitable[None]]
+
+
+async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
+    """Answer partners until stopped. The database may come later: /readyz says no until then."""
+    keyring = Keyring.load(settings.key_path, create=True)
+    async with Pool(url, settings) as pool:
+        app, _ = build_api(settings, pool, keyring)
+        server = Server(
+            app,
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=int(settings.header_read_timeout_seconds * 1000)),
+            backlog=BACKLOG,
+            websockets=False,
+            log_enabled=False,
+        )
+        log.info("the partner API listens", url=f"http://{settings.host}:{settings.port}")
+        await _until_stopped(stop, [server.serve(), maintain(pool, settings)], on_stop=server.stop)
+
+
+async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
+    """Deliver until stopped; then finish what is in flight and give the leases back."""
+    keyring = Keyring.load(settings.key_path, create=True)
+    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring) as worker:
+        log.info("the worker delivers")
+        await _until_stopped(stop, [worker.run(stop), maintain(pool, settings)])
+
+
+ROLES: dict[str, Role] = {"api": run_api, "worker": run_worker}
+
+
+async def _until_stopped(
+    stop: asyncio.Event, works: list[Coroutine[object, object, None]], on_stop: Callable[[], None] | None = None
+) -> None:
+    """Run the first work until it ends by itself after the stop, the others beside it. A crash of one ends all."""
+    main, *others = [asyncio.create_task(work) for work in works]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([main, *others, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if on_stop is not None:
+            on_stop()
+        for task in (main, *others):
+            if task.done():
+                task.result()
+        await main
+    finally:
+        for task in (main, stopped, *others):
+            task.cancel()
+        await asyncio.gather(main, stopped, *others, return_exceptions=True)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigurationError when the address cannot be listened on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Stop what listens there, or choose another --port"
+            ) from error
+
+
+def free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_until_signalled(work: Callable[[asyncio.Event], Awaitable[None]], *, supervised: bool = False) -> None:
+    """Run with a stop event that SIGTERM, Ctrl-C or, for a supervised process, the end of its parent sets."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, stop.set)
+        watching = asyncio.create_task(_watch_parent(stop)) if supervised else None
+        try:
+            await work(stop)
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main())
+
+
+async def _watch_parent(stop: asyncio.Event) -> None:
+    await parent_gone()
+    stop.set()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

@@ -1,0 +1,249 @@
+"""Recording what became of pushes: results are buffered and written by set-based statements every few milliseconds.
+
+A result is written only while its store's lease still has the epoch under which the call was made; otherwise somebody
+else sends for that store now, and the result is dropped (its listing is still due and will be sent again).
+While the database is away results wait here and their listings stay busy, so nothing is sent twice meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from lumbung.channels.base import CallRecord
+from lumbung.db import delivery as db
+from lumbung.db import stores
+from lumbung.db.pool import Pool
+from lumbung.db.query import Connection
+from lumbung.dispatch.policy import Deliver, ListingDecision, Park, Retry, Stay
+from lumbung.errors import CommitUnknown, LumbungError
+from lumbung.model import WaitReason
+from lumbung.settings import Settings
+
+log = structlog.get_logger()
+
+RESPONSE_BYTES_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one listing of a call."""
+
+    listing_id: int
+    version: int
+    quantity: int
+    outcome: str
+    decision: ListingDecision
+    message: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """One push of a store: its results, the HTTP calls that were made, and a reason to pause the store, if any."""
+
+    tenant_id: int
+    store_id: int
+    epoch: int
+    results: tuple[Result, ...]
+    calls: tuple[CallRecord, ...]
+    pause: str | None
+    recorded: asyncio.Future[bool] = field(repr=False)
+
+
+class Recorder:
+    def __init__(self, pool: Pool, settings: Settings):
+        self._pool = pool
+        self._settings = settings
+        self._reports: list[Report] = []
+        self._some = asyncio.Event()
+
+    def put(self, report: Report) -> None:
+        """Take a report in; its future becomes True when it is written, False when the lease was lost."""
+        self._reports.append(report)
+        self._some.set()
+
+    async def run(self) -> None:
+        """Write until cancelled. A database that is away is tried again with the next batch."""
+        away = False
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(self._settings.record_interval_ms / 1000)
+            reports = self._take()
+            try:
+                written = await self._write(reports)
+            except LumbungError as error:
+                if not away:
+                    log.warning("results cannot be recorded, trying again", error=str(error))
+                away = True
+                self._reports = reports + self._reports
+                await asyncio.sleep(self._settings.poll_seconds)
+                continue
+            if away:
+                log.info("results are recorded again")
+            away = False
+            _tell(reports, written)
+            if not self._reports:
+                self._some.clear()
+
+    def _take(self) -> list[Report]:
+        """Whole reports, oldest first, up to the limit of rows."""
+        rows, count = 0, 0
+        for report in self._reports:
+            rows += len(report.results)
+            count += 1
+            if rows >= self._settings.record_rows_max:
+                break
+        taken, self._reports = self._reports[:count], self._reports[count:]
+        return taken
+
+    async def _write(self, reports: Sequence[Report]) -> set[tuple[int, int]]:
+        """Returns the (tenant_id, listing_id) whose results were written."""
+        try:
+            async with self._pool.transaction() as connection:
+                return await _record(connection, reports, self._settings)
+        except CommitUnknown:
+            # Writing the same again is harmless: versions only grow, ended items do not change.
+            async with self._pool.transaction() as connection:
+                return await _record(connection, reports, self._settings)
+
+
+def _tell(reports: Sequence[Report], written: set[tuple[int, int]]) -> None:
+    for report in reports:
+        if not report.recorded.done():
+            report.recorded.set_result(all((report.tenant_id, r.listing_id) in written for r in report.results))
+
+
+async def _record(connection: Connection, reports: Sequence[Report], settings: Settings) -> set[tuple[int, int]]:
+    ours = await db.lock_results(
+        connection, {(r.tenant_id, x.listing_id, r.store_id, r.epoch) for r in reports for x in r.results}
+    )
+    call_ids = await _write_calls(connection, reports, settings)
+    rows = [
+        (report, result, call_id)
+        for report, call_id in zip(reports, call_ids, strict=True)
+        for result in report.results
+        if (report.tenant_id, result.listing_id) in ours
+    ]
+    rows.sort(key=lambda row: (row[0].tenant_id, row[1].listing_id))
+    await db.write(connection, "record_states", [_state_row(report, result) for report, result, _ in rows])
+    settled = [_settle_row(r, x, call, ours[r.tenant_id, x.listing_id]) for r, x, call in rows if _settles(x)]
+    await db.write(connection, "settle_items", settled)
+    waits = [row for report, result, _ in rows if (row := _wait_row(report, result, settings)) is not None]
+    await db.write(connection, "write_waits", waits)
+    for report in reports:
+        if report.pause is not None:
+            await stores.pause(connection, tenant_id=report.tenant_id, store_id=report.store_id, reason=report.pause)
+    return set(ours)
+
+
+async def _write_calls(connection: Connection, reports: Sequence[Report], settings: Settings) -> list[int | None]:
+    """Keep every HTTP call; returns for each report the id of its last call."""
+    count = sum(len(report.calls) for report in reports)
+    ids = iter(await db.take_call_ids(connection, count) if count else [])
+    rows: list[tuple[Any, ...]] = []
+    last: list[int | None] = []
+    for report in reports:
+        call_id: int | None = None
+        for call in report.calls:
+            call_id = next(ids)
+            rows.append(_call_row(report, call, call_id, settings.call_text_chars_max))
+        last.append(call_id)
+    await db.write(connection, "write_calls", rows)
+    return last
+
+
+def _call_row(report: Report, call: CallRecord, call_id: int, chars_max: int) -> tuple[Any, ...]:
+    return (
+        report.tenant_id,
+        call_id,
+        report.store_id,
+        report.epoch,
+        "{" + ",".join(str(result.listing_id) for result in report.results) + "}",
+        call.method,
+        _text(call.url, chars_max),
+        _text(call.request, chars_max),
+        call.status,
+        _text(call.response, chars_max),
+        ",".join(sorted({result.outcome for result in report.results})),
+        call.duration_ms,
+    )
+
+
+def _state_row(report: Report, result: Result) -> tuple[Any, ...]:
+    doubtful = isinstance(result.decision, Retry) and result.decision.doubtful
+    confirm = result.decision.confirm_after_seconds if isinstance(result.decision, Deliver) else None
+    return (
+        report.tenant_id,
+        result.listing_id,
+        result.version,
+        result.quantity,
+        _kind(result.decision),
+        result.outcome,
+        _text(result.message, RESPONSE_BYTES_MAX),
+        doubtful,
+        confirm,
+    )
+
+
+def _settles(result: Result) -> bool:
+    return isinstance(result.decision, Deliver | Park)
+
+
+def _settle_row(report: Report, result: Result, call_id: int | None, settled_before: int) -> tuple[Any, ...]:
+    return (
+        report.tenant_id,
+        result.listing_id,
+        result.version,
+        settled_before,
+        isinstance(result.decision, Deliver),
+        _text(result.message, RESPONSE_BYTES_MAX),
+        clip_json(result.answer, RESPONSE_BYTES_MAX),
+        call_id,
+    )
+
+
+def _wait_row(report: Report, result: Result, settings: Settings) -> tuple[Any, ...] | None:
+    head = (report.tenant_id, result.listing_id, report.store_id)
+    match result.decision:
+        case Retry(after_seconds=seconds):
+            return (*head, WaitReason.BACKOFF, seconds)
+        case Park():
+            return (*head, WaitReason.PARKED, settings.park_retry_seconds)
+        case Deliver(confirm_after_seconds=seconds) if seconds is not None:
+            return (*head, WaitReason.CONFIRMATION, seconds)
+        case Deliver() | Stay():
+            return None
+
+
+def _kind(decision: ListingDecision) -> str:
+    match decision:
+        case Deliver():
+            return "delivered"
+        case Retry():
+            return "retry"
+        case Stay():
+            return "stay"
+        case Park():
+            return "parked"
+
+
+def clip_json(answer: str, bytes_max: int) -> str:
+    """JSON text of at most `bytes_max` bytes: the answer as it is, or, when it is longer, its beginning as a string."""
+    answer = _text(answer, len(answer))
+    if len(answer.encode()) <= bytes_max:
+        return answer
+    kept = answer
+    while len(text := json.dumps(kept + "...", ensure_ascii=False).encode()) > bytes_max:
+        kept = kept[: max(0, min(len(kept) - 1, len(kept) - (len(text) - bytes_max) // 4))]
+    return text.decode()
+
+
+def _text(text: str, chars_max: int) -> str:
+    """What PostgreSQL can keep: no NUL, no lone surrogates, not too long."""
+    return text[:chars_max].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,0 +1,103 @@
+"""What operators do with stores. Each change commits chunk by chunk, because a store may have a million listings.
+
+A change of who serves a store is written first, unsettled; then the listings are recomputed in chunks; then it is
+settled. Run again, it finishes what a crash left (`lumbung doctor` tells).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from lumbung.db import catalogue, stores, wake
+from lumbung.db.catalogue import ListingRow
+from lumbung.db.pool import Pool
+from lumbung.db.query import Connection
+from lumbung.db.stores import StoreRow
+from lumbung.inventory.listings import recompute, remove_listings
+from lumbung.settings import Settings
+
+Progress = Callable[[int], None]
+
+
+async def link(
+    pool: Pool, settings: Settings, store: StoreRow, warehouse_id: int, location: str | None, progress: Progress
+) -> None:
+    """Have a warehouse serve a store (at a location, on channels that know locations)."""
+    async with pool.transaction() as connection:
+        await stores.link(
+            connection, tenant_id=store.tenant_id, store_id=store.id, warehouse_id=warehouse_id, location=location
+        )
+    await settle(pool, settings, store, progress)
+
+
+async def unlink(pool: Pool, settings: Settings, store: StoreRow, warehouse_id: int, progress: Progress) -> bool:
+    """False when the warehouse did not serve the store."""
+    async with pool.transaction() as connection:
+        served = await stores.unlink(
+            connection, tenant_id=store.tenant_id, store_id=store.id, warehouse_id=warehouse_id
+        )
+    await settle(pool, settings, store, progress)
+    return served
+
+
+async def settle(pool: Pool, settings: Settings, store: StoreRow, progress: Progress) -> None:
+    """Recompute every listing of a store after a change of its warehouses."""
+
+    async def work(connection: Connection, chunk: list[ListingRow]) -> None:
+        await recompute(connection, store.tenant_id, chunk, park_retry_seconds=settings.park_retry_seconds)
+
+    await _in_chunks(pool, settings, store, work, progress)
+    async with pool.transaction() as connection:
+        await stores.settle_links(connection, tenant_id=store.tenant_id, store_id=store.id)
+    await wake.notify(pool, [store.id])
+
+
+async def remove(pool: Pool, settings: Settings, store: StoreRow, progress: Progress) -> None:
+    """Retire a store and its listings; their open items end at once."""
+    async with pool.transaction() as connection:
+        await stores.pause(
+            connection, tenant_id=store.tenant_id, store_id=store.id, reason="The store is being removed"
+        )
+
+    async def work(connection: Connection, chunk: list[ListingRow]) -> None:
+        await remove_listings(
+            connection,
+            store.tenant_id,
+            chunk,
+            f"Store {store.name!r} was removed",
+            park_retry_seconds=settings.park_retry_seconds,
+        )
+
+    await _in_chunks(pool, settings, store, work, progress)
+    async with pool.transaction() as connection:
+        await stores.retire(connection, tenant_id=store.tenant_id, store_id=store.id)
+
+
+async def _in_chunks(
+    pool: Pool,
+    settings: Settings,
+    store: StoreRow,
+    work: Callable[[Connection, list[ListingRow]], Awaitable[None]],
+    progress: Progress,
+) -> None:
+    async for chunk in _chunks(pool, settings, store):
+        async with pool.transaction(lock_timeout_ms=settings.update_lock_timeout_ms) as connection:
+            await work(connection, chunk)
+        progress(len(chunk))
+
+
+async def _chunks(pool: Pool, settings: Settings, store: StoreRow) -> AsyncIterator[list[ListingRow]]:
+    after = ""
+    while True:
+        async with pool.connection() as connection:
+            chunk = await catalogue.listings_of_store(
+                connection,
+                tenant_id=store.tenant_id,
+                store_id=store.id,
+                after=after,
+                limit=settings.chunk_rows_max,
+            )
+        if not chunk:
+            return
+        yield chunk
+        after = chunk[-1].remote_variant
