@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 
 from lumbung.api.context import ApiContext
 from lumbung.db.migrate import newest_version, schema_version
@@ -15,7 +16,7 @@ def healthz() -> dict[str, str]:
 
 
 @get("/readyz", include_in_schema=False)
-async def readyz(context: ApiContext) -> Response[dict[str, object]]:
+async def readyz(context: NamedDependency[ApiContext]) -> Response[dict[str, object]]:
     try:
         async with context.pool.connection() as connection:
             version = await schema_version(connection)
@@ -28,5 +29,5 @@ async def readyz(context: ApiContext) -> Response[dict[str, object]]:
 
 
 @get("/metrics", include_in_schema=False, sync_to_thread=False)
-def metrics(context: ApiContext) -> Response[bytes]:
+def metrics(context: NamedDependency[ApiContext]) -> Response[bytes]:
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from litestar import Response, get
+from litestar.di import NamedDependency
 
 from lumbung.api.context import ApiContext
 from lumbung.api.documents import HistoryOperation
@@ -16,7 +17,7 @@ from lumbung.db import history as db
 
 
 @get("/v1/partner/inventory/history", operation_class=HistoryOperation)
-async def history(request: AnyRequest, context: ApiContext) -> Response[bytes]:
+async def history(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
     settings = context.settings
     partner = await context.partners.authenticate(await read_signed(request, settings))
     page = read_page(

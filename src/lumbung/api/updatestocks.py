@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import msgspec
 from litestar import Response, post
+from litestar.di import NamedDependency
 
 from lumbung.api.context import ApiContext
 from lumbung.api.documents import UpdateStocksOperation
@@ -18,7 +19,7 @@ from lumbung.model import Idempotency, Submission
 
 
 @post("/v1/partner/inventory/updatestocks", status_code=200, operation_class=UpdateStocksOperation)
-async def update_stocks(request: AnyRequest, context: ApiContext) -> Response[bytes]:
+async def update_stocks(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
     signed = await read_signed(request, context.settings)
     partner = await context.partners.authenticate(signed)
     settings = context.settings

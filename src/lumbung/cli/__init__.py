@@ -1,0 +1,40 @@
+"""The command `lumbung`. Errors are one line on stderr: exit 1; 78 for a configuration that must be mended."""
+
+from __future__ import annotations
+
+import sys
+
+EXIT_WRONG = 1
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    from lumbung.cli.app import app
+    from lumbung.errors import ConfigurationError, LumbungError
+
+    try:
+        app(prog_name="lumbung")
+    except ConfigurationError as error:
+        _tell(error)
+        sys.exit(EXIT_CONFIGURATION)
+    except LumbungError as error:
+        _tell(error)
+        sys.exit(EXIT_WRONG)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as stop:
+        if isinstance(stop.code, str):  # the sandbox's way to say that it cannot start
+            _tell(LumbungError(stop.code))
+            sys.exit(EXIT_WRONG)
+        raise
+
+
+def _tell(error: Exception) -> None:
+    from lumbung.cli import output
+    from lumbung.errors import LumbungError
+
+    output.note(f"lumbung: {error}")
+    for problem in error.problems if isinstance(error, LumbungError) else ():
+        output.note(f"  {problem.field}: {problem.message}")

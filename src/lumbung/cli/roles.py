@@ -74,8 +74,8 @@ async def _until_stopped(
                 task.result()
         await main
     finally:
-        for task in (main, stopped, *others):
-            task.cancel()
+        for ended in (main, stopped, *others):
+            ended.cancel()
         await asyncio.gather(main, stopped, *others, return_exceptions=True)
 
 

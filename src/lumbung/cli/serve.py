@@ -64,7 +64,7 @@ def role_child(role: str, settings: Settings, url: str) -> Child:
     argv = [sys.executable, "-m", "lumbung", "serve", "--roles", role, "--supervised"]
     argv += ["--host", settings.host, "--port", str(settings.port)]
     env = {PREFIX + "DATABASE_URL": url, PREFIX + "DATA_DIR": str(settings.data_dir)}
-    return Child(role, argv, env)
+    return Child(name=role, argv=argv, env=env)
 
 
 def log_event(name: str, event: str, detail: dict[str, object]) -> None:

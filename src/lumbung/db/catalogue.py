@@ -48,6 +48,12 @@ async def live_listings(
     return {(row["store_id"], row["remote_variant"]): _listing(row) for row in rows}
 
 
+async def listings_by_id(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[ListingRow]:
+    """The live ones among these."""
+    rows = await _queries["listings_by_id"].all(connection, tenant_id=tenant_id, ids=list(ids))
+    return [_listing(row) for row in rows]
+
+
 async def retire_listings(connection: Connection, tenant_id: int, ids: Sequence[int]) -> None:
     await _queries["retire_listings"].run(connection, tenant_id=tenant_id, ids=list(ids))
 

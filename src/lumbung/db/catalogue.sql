@@ -15,6 +15,11 @@ FROM listing l JOIN unnest(:store_ids::bigint[], :remote_variants::text[]) AS r 
   ON l.store_id = r.store_id AND l.remote_variant = r.remote_variant
 WHERE l.tenant_id = :tenant_id AND l.retired_at IS NULL
 
+-- name: listings_by_id
+-- Live ones only.
+SELECT id, store_id, remote_variant, variant_id FROM listing
+WHERE tenant_id = :tenant_id AND id = ANY(:ids::bigint[]) AND retired_at IS NULL ORDER BY id
+
 -- name: retire_listings!
 UPDATE listing SET retired_at = now() WHERE tenant_id = :tenant_id AND id = ANY(:ids::bigint[]) AND retired_at IS NULL
 

@@ -44,17 +44,12 @@ async def set_credentials(connection: Connection, *, tenant_id: int, store_id: i
 
 async def find_store(connection: Connection, tenant_id: int, reference: str) -> StoreRow | None:
     row = await _queries["find_store"].one(connection, tenant_id=tenant_id, reference=reference)
-    if row is None:
-        return None
-    return StoreRow(
-        row["id"],
-        row["tenant_id"],
-        row["channel"],
-        row["name"],
-        StoreMode(row["mode"]),
-        row["pause_reason"],
-        row["credentials"],
-    )
+    return None if row is None else _store(row)
+
+
+async def live_stores(connection: Connection) -> list[StoreRow]:
+    """The stores of all tenants, in whatever mode, that were not removed."""
+    return [_store(row) for row in await _queries["live_stores"].all(connection)]
 
 
 async def list_stores(connection: Connection, tenant_id: int | None) -> list[Row]:
@@ -107,7 +102,24 @@ async def unsettled(connection: Connection) -> list[tuple[int, int, str]]:
     return [(row["tenant_id"], row["id"], row["name"]) for row in await _queries["unsettled_stores"].all(connection)]
 
 
+async def has_unsettled_links(connection: Connection, *, tenant_id: int, store_id: int) -> bool:
+    """Whether a change of a store's warehouses is under way, or was not finished."""
+    return bool(await _queries["has_unsettled_links"].value(connection, tenant_id=tenant_id, store_id=store_id))
+
+
 async def links_of(connection: Connection, *, tenant_id: int, store_id: int) -> dict[int, str | None]:
     """The warehouses that serve a store, each with its location there."""
     rows = await _queries["links_of"].all(connection, tenant_id=tenant_id, store_id=store_id)
     return {row["warehouse_id"]: row["location"] for row in rows}
+
+
+def _store(row: Any) -> StoreRow:
+    return StoreRow(
+        row["id"],
+        row["tenant_id"],
+        row["channel"],
+        row["name"],
+        StoreMode(row["mode"]),
+        row["pause_reason"],
+        row["credentials"],
+    )

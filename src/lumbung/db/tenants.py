@@ -81,13 +81,24 @@ async def list_partners(connection: Connection) -> list[Row]:
     return [dict(row) for row in await _queries["list_partners"].all(connection)]
 
 
-async def rotate_partner(connection: Connection, *, partner_id: str, secret: bytes, old_expires_at: datetime) -> None:
-    await _queries["rotate_partner"].run(connection, id=partner_id, secret=secret, old_expires_at=old_expires_at)
+async def rotate_partner(
+    connection: Connection, *, partner_id: str, secret: bytes, old_expires_seconds: float
+) -> datetime | None:
+    """When the old secret expires; None, and nothing changed, while an older one is still live."""
+    expires_at: datetime | None = await _queries["rotate_partner"].value(
+        connection, id=partner_id, secret=secret, old_expires_seconds=old_expires_seconds
+    )
+    return expires_at
 
 
 async def finish_rotation(connection: Connection, partner_id: str) -> bool:
     """False when there is no old secret to finish."""
     return await _queries["finish_rotation"].run(connection, id=partner_id) == "UPDATE 1"
+
+
+async def partner_secrets(connection: Connection) -> list[tuple[str, bytes]]:
+    """(partner_id, ciphertext) of every partner."""
+    return [(row["id"], row["secret"]) for row in await _queries["partner_secrets"].all(connection)]
 
 
 async def set_partner_disabled(connection: Connection, partner_id: str, *, disabled: bool) -> None:

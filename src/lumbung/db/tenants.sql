@@ -33,11 +33,18 @@ SELECT p.id, p.tenant_id, t.name AS tenant, p.name, p.strict, p.disabled_at, p.c
        CASE WHEN p.old_secret_expires_at > now() THEN p.old_secret_expires_at END AS old_secret_expires_at
 FROM partner p JOIN tenant t ON t.id = p.tenant_id ORDER BY p.id
 
--- name: rotate_partner!
-UPDATE partner SET old_secret = secret, old_secret_expires_at = :old_expires_at, secret = :secret WHERE id = :id
+-- name: rotate_partner$
+-- Nothing while an old secret is still live: it would be lost.
+UPDATE partner SET old_secret = secret, old_secret_expires_at = now() + :old_expires_seconds * interval '1 second', secret = :secret
+WHERE id = :id AND (old_secret IS NULL OR old_secret_expires_at <= now())
+RETURNING old_secret_expires_at
 
 -- name: finish_rotation!
 UPDATE partner SET old_secret = NULL, old_secret_expires_at = NULL WHERE id = :id AND old_secret IS NOT NULL
+
+-- name: partner_secrets
+-- For a look whether the key file opens them all.
+SELECT id, secret FROM partner ORDER BY id
 
 -- name: set_partner_disabled!
 UPDATE partner SET disabled_at = CASE WHEN :disabled THEN coalesce(disabled_at, now()) END WHERE id = :id

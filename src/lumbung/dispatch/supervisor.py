@@ -89,15 +89,15 @@ class Supervisor:
         while not ending.is_set():
             started_at = self._clock.monotonic()
             try:
-                code = await self._live(child, ending, stop_seconds, on_event)
+                ended = await self._live(child, ending, stop_seconds, on_event)
             except OSError as error:
                 if first:
                     raise ConfigurationError(f"{child.name} cannot be started: {error}") from error
                 on_event(child.name, "not_restarted", {"error": str(error), "restart_in_seconds": delay})
             else:
-                if code is None:
+                if ended is None:
                     return
-                if first and code.code == EX_CONFIG:
+                if first and ended.code == EX_CONFIG:
                     raise ConfigurationError(f"{child.name} cannot run as it is configured (its message is above)")
                 lived = self._clock.monotonic() - started_at
                 if lived >= self._steady:
@@ -105,7 +105,7 @@ class Supervisor:
                 on_event(
                     child.name,
                     "exited",
-                    {"pid": code.pid, "code": code.code, "lived_seconds": lived, "restart_in_seconds": delay},
+                    {"pid": ended.pid, "code": ended.code, "lived_seconds": lived, "restart_in_seconds": delay},
                 )
             first = False
             await _wait_until(ending, delay)

@@ -1,0 +1,42 @@
+"""The root command: what is common to all, and which commands there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbung.cli import doctor, history, listing, partner, sandbox, stock, store, tenant, variant, warehouse
+from lumbung.cli.session import Root
+
+app = typer.Typer(
+    name="lumbung",
+    help="A self-hosted hub that keeps every marketplace listing showing the right quantity.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the embedded database and the key file are (LUMBUNG_DATA_DIR).")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens in detail, on stderr.")] = False,
+) -> None:
+    context.obj = Root(data_dir, verbose)
+
+
+app.command("sandbox")(sandbox.sandbox)
+app.add_typer(tenant.app, name="tenant")
+app.add_typer(partner.app, name="partner")
+app.add_typer(warehouse.app, name="warehouse")
+app.add_typer(store.app, name="store")
+app.add_typer(variant.app, name="variant")
+app.add_typer(listing.app, name="listing")
+app.command("history")(history.history)
+app.add_typer(stock.app, name="stock")
+app.command("doctor")(doctor.doctor)

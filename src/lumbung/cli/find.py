@@ -1,0 +1,91 @@
+"""Finding what an operator names. Each raises one line that says what there is instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lumbung.db import stores, tenants
+from lumbung.db.query import Connection
+from lumbung.db.stores import StoreRow
+from lumbung.db.tenants import PartnerRow
+from lumbung.errors import NotFound, UsageError
+from lumbung.model import Tenant
+
+NAMED_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A warehouse, and its location in a store on channels that know locations."""
+
+    warehouse_id: int
+    warehouse: str
+    location: str | None
+
+
+async def tenant(connection: Connection, reference: str | None) -> Tenant:
+    """By name or id; the only one when there is no reference."""
+    if reference is None:
+        reference = await _only_tenant(connection)
+    found = await tenants.find_tenant(connection, reference)
+    if found is None:
+        raise NotFound(f"There is no tenant {reference!r}; `lumbung tenant list` shows them")
+    return found
+
+
+async def _only_tenant(connection: Connection) -> str:
+    every = await tenants.list_tenants(connection)
+    if not every:
+        raise UsageError("There is no tenant yet: make one with `lumbung tenant add NAME`")
+    if len(every) > 1:
+        raise UsageError(f"There are {len(every)} tenants; say which with --tenant: {_some(t['name'] for t in every)}")
+    return str(every[0]["name"])
+
+
+async def tenant_id_or_all(connection: Connection, reference: str | None) -> int | None:
+    """For lists: None, which means all tenants, when there is no reference."""
+    return None if reference is None else (await tenant(connection, reference)).id
+
+
+async def partner(connection: Connection, partner_id: str) -> PartnerRow:
+    found = await tenants.find_partner(connection, partner_id)
+    if found is None:
+        raise NotFound(f"There is no partner {partner_id!r}; `lumbung partner list` shows them")
+    return found
+
+
+async def store(connection: Connection, tenant_id: int, reference: str) -> StoreRow:
+    """By name or id; not one that was removed."""
+    found = await stores.find_store(connection, tenant_id, reference)
+    if found is None:
+        raise NotFound(f"There is no store {reference!r}; `lumbung store list` shows them")
+    return found
+
+
+async def places(connection: Connection, tenant_id: int, texts: list[str]) -> list[Place]:
+    """From `NAME` or `NAME=LOCATION`. A warehouse whose own name has a `=` is found by its whole name."""
+    rows = await tenants.list_warehouses(connection, tenant_id)
+    ids = {row["name"]: row["id"] for row in rows if row["retired_at"] is None}
+    found = [_place(ids, text) for text in texts]
+    for place in found:
+        if sum(other.warehouse_id == place.warehouse_id for other in found) > 1:
+            raise UsageError(f"Warehouse {place.warehouse!r} is named twice")
+    return found
+
+
+def _place(ids: dict[str, int], text: str) -> Place:
+    if text in ids:
+        return Place(ids[text], text, None)
+    name, equals, location = text.rpartition("=")
+    if not equals or name not in ids:
+        raise NotFound(f"There is no warehouse {name if equals else text!r}; there are {_some(ids)}")
+    if not location.strip():
+        raise UsageError(f"--warehouse {text}: no location after the =")
+    return Place(ids[name], name, location.strip())
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = [repr(name) for name in names]
+    more = f" and {len(listed) - NAMED_MAX} more" if len(listed) > NAMED_MAX else ""
+    return ", ".join(listed[:NAMED_MAX]) + more

@@ -1,0 +1,35 @@
+"""What `lumbung doctor` asks the database. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lumbung.db.partitions import PARTITIONED, partition_name, weeks
+from lumbung.db.query import Connection, Queries
+
+_queries = Queries(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    version: str
+    now: datetime
+
+
+async def server(connection: Connection) -> Server:
+    row = await _queries["server"].one(connection)
+    assert row is not None
+    return Server(row["version"], row["now"])
+
+
+async def missing_partitions(connection: Connection, *, now: datetime, ahead_days: int) -> list[str]:
+    """Names of the partitions of the histories that the days from `now` on need and that are not there."""
+    rows = await _queries["partition_names"].all(connection, parents=list(PARTITIONED))
+    present = {row["name"] for row in rows}
+    wanted = [
+        partition_name(parent, start)
+        for start in weeks(now, now + timedelta(days=ahead_days))
+        for parent in PARTITIONED
+    ]
+    return [name for name in wanted if name not in present]
