@@ -121,8 +121,7 @@ class PacerMachine(RuleBasedStateMachine):
     def slow_down(self, seconds: float) -> None:
         until = self.now + seconds
         self.pacer.slow_down(until)
-        # The model of it: at `until` there is one token at most.
-        self.refill()
+        # The model of it: at `until` there is one token at most. Nothing is refilled: it is not told the time.
         least = 1 - (Fraction(until) - self.seen) * self.rate
         self.tokens = min(self.tokens, least)
         self.closed_until = max(self.closed_until, Fraction(until))

@@ -12,10 +12,10 @@ import litestar_offline_docs
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
+from litestar.types import ASGIApp
 
 from lumbung.api.context import ApiContext
 from lumbung.api.errors import answer_error
@@ -28,8 +28,15 @@ from lumbung.db.wake import Waker
 _ASSETS = Path(litestar_offline_docs.__file__).parent / "static"
 
 
-def create_app(context: ApiContext, waker: Waker) -> Litestar:
-    """The application; its lifespan runs the group commit and the wake-ups."""
+def create_app(context: ApiContext, waker: Waker) -> ASGIApp:
+    """The application; its lifespan runs the group commit and the wake-ups.
+
+    References are given outside of Litestar, whose own middleware sees no request that matches no route.
+    """
+    return ReferenceMiddleware(_routes(context, waker), metrics=context.metrics, clock=context.clock)
+
+
+def _routes(context: ApiContext, waker: Waker) -> Litestar:
 
     @asynccontextmanager
     async def background(app: Litestar) -> AsyncIterator[None]:
@@ -52,7 +59,6 @@ def create_app(context: ApiContext, waker: Waker) -> Litestar:
             create_static_files_router("/docs/static", [_ASSETS], include_in_schema=False),
         ],
         dependencies={"context": Provide(lambda: context, use_cache=True, sync_to_thread=False)},
-        middleware=[DefineMiddleware(ReferenceMiddleware, metrics=context.metrics, clock=context.clock)],
         exception_handlers={Exception: answer_error},
         lifespan=[background],
         state=State(),
@@ -66,6 +72,7 @@ def create_app(context: ApiContext, waker: Waker) -> Litestar:
                     css_url="/docs/static/swagger-ui.css",
                     standalone_preset_js_url="/docs/static/swagger-ui-standalone-preset.js",
                     path="/",
+                    favicon="<link rel='icon' href='data:,'>",
                 )
             ],
         ),

@@ -21,7 +21,7 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
     reference = reference_of(request.scope)
     known = _known(error)
     if known.status >= 500:
-        log.error("request failed", reference=reference, error=str(known), exc_info=_unexpected(error))
+        log.error("request failed", reference=reference, error=str(error), exc_info=_unexpected(error))
     headers = {} if known.retry_after_seconds is None else {"retry-after": str(known.retry_after_seconds)}
     if isinstance(error, HTTPException):
         headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
@@ -36,8 +36,10 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 def _known(error: Exception) -> LumbungError:
     match error:
-        case LumbungError(status=500) | LumbungError():
-            return error if type(error) is not LumbungError else LumbungError("An internal error")
+        case LumbungError(status=500):
+            return LumbungError("An internal error")
+        case LumbungError():
+            return error
         case HTTPException(status_code=404):
             return NotFound("There is no such path")
         case HTTPException(status_code=405):

@@ -1,8 +1,11 @@
 """Group commit: requests that arrive within a moment of each other share one transaction, and one fsync.
 
 One queue per tenant, served in turn, so that a tenant with many requests does not hold up the others. A group whose
-locks are not had in time, or of which one request is bad, is rolled back and split: by tenant, then by request, so that
-one bad or blocked request fails or waits alone.
+locks are not had in time, or of which one request is bad, is rolled back and split: by tenant, then by SKU, then by
+request, and each part is answered as soon as it is committed.
+
+A SKU whose lock is not had even alone is set aside: its updates, and those that arrive meanwhile, wait for the lock
+together and hold up nothing else.
 
 When the connection is lost during a COMMIT, the group is looked up, never run again blindly.
 """
@@ -11,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -29,12 +33,17 @@ from lumbung.settings import Settings
 log = structlog.get_logger()
 
 Result = Receipt | LumbungError
+Sku = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     submission: Submission
     result: asyncio.Future[Result] = field(repr=False)
+
+    @property
+    def sku(self) -> Sku:
+        return self.submission.tenant_id, self.submission.update.sku
 
 
 class GroupCommit:
@@ -49,19 +58,23 @@ class GroupCommit:
         self._clock = clock
         self._queues: OrderedDict[int, deque[_Waiting]] = OrderedDict()
         self._queued = 0
+        self._callers = 0
+        self._aside: dict[Sku, list[_Waiting]] = {}
         self._some = asyncio.Event()
         self._full = asyncio.Event()
         self._free = asyncio.Semaphore(settings.group_commits_in_flight_max)
+        self._free_aside = asyncio.Semaphore(settings.group_commits_in_flight_max)
         self._commits: set[asyncio.Task[None]] = set()
 
     async def submit(self, submission: Submission) -> Receipt:
         """Wait until the submission is durably committed. Raises the error that answers it."""
-        if self._queued >= self._settings.accept_queue_max:
+        if self._callers >= self._settings.accept_queue_max:
             raise Unavailable("Too many updates wait to be committed; send this one again", retry_after_seconds=1)
         waiting = _Waiting(submission, asyncio.get_running_loop().create_future())
         self._queues.setdefault(submission.tenant_id, deque()).append(waiting)
         self._count(1)
         self._some.set()
+        self._callers += 1
         try:
             async with asyncio.timeout(self._settings.accept_timeout_seconds):
                 result = await waiting.result
@@ -70,6 +83,8 @@ class GroupCommit:
                 "The update was not committed in time: it may still take effect and may be sent again",
                 retry_after_seconds=1,
             ) from None
+        finally:
+            self._callers -= 1
         if isinstance(result, LumbungError):
             raise result
         return result
@@ -84,9 +99,7 @@ class GroupCommit:
             if not group:
                 self._free.release()
                 continue
-            task = asyncio.create_task(self._commit_and_answer(group))
-            self._commits.add(task)
-            task.add_done_callback(self._committed)
+            self._start(self._commit_in_slot(group))
 
     async def drain(self) -> None:
         """Commit what was taken in; used at a stop, after the last request was read."""
@@ -113,7 +126,9 @@ class GroupCommit:
             tenant_id, queue = self._queues.popitem(last=False)
             waiting = queue.popleft()
             self._count(-1)
-            if not waiting.result.done():  # its client has gone
+            if waiting.sku in self._aside:
+                self._aside[waiting.sku].append(waiting)
+            elif not waiting.result.done():  # its client has gone
                 group.append(waiting)
             if queue:
                 self._queues[tenant_id] = queue
@@ -127,14 +142,80 @@ class GroupCommit:
         if self._queued >= self._settings.group_updates_max:
             self._full.set()
 
-    def _committed(self, task: asyncio.Task[None]) -> None:
+    def _start(self, commit: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(commit)
+        self._commits.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._commits.discard(task)
-        self._free.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a group could not be answered", exc_info=error)
 
-    async def _commit_and_answer(self, group: Sequence[_Waiting]) -> None:
-        results = await self._commit(group)
+    async def _commit_in_slot(self, group: Sequence[_Waiting]) -> None:
+        try:
+            await self._commit(group)
+        finally:
+            self._free.release()
+
+    async def _commit(self, group: Sequence[_Waiting], *, aside: bool = False) -> None:
+        """Commit a group and answer it; split it when it cannot be committed as a whole."""
+        timeout = self._settings.update_lock_timeout_ms if aside else self._settings.group_lock_timeout_ms
+        try:
+            self._answer(group, await self._transact(group, timeout))
+        except LockBusy as error:
+            if aside:
+                self._answer(group, [error] * len(group))
+            else:
+                await self._split(group, self._set_aside)
+        except Unavailable as error:
+            self._answer(group, [error] * len(group))
+        except Exception as error:
+            log.error("updates could not be accepted", updates=len(group), exc_info=error)
+            await self._split(group, self._one_by_one)
+
+    async def _split(
+        self, group: Sequence[_Waiting], of_one_sku: Callable[[Sequence[_Waiting]], Awaitable[None]]
+    ) -> None:
+        """Commit a group's tenants apart, or a tenant's SKUs; `of_one_sku` says what becomes of the last part."""
+        self._metrics.splits.inc()
+        parts = _parts(group, lambda waiting: waiting.submission.tenant_id)
+        if len(parts) == 1:
+            parts = _parts(group, lambda waiting: waiting.sku)
+        if len(parts) == 1:
+            await of_one_sku(group)
+        else:
+            await asyncio.gather(*(self._commit(part) for part in parts))
+
+    async def _one_by_one(self, group: Sequence[_Waiting]) -> None:
+        """One of these cannot be accepted: it fails alone."""
+        if len(group) == 1:
+            self._answer(group, [LumbungError("An internal error: the update was not accepted")])
+            return
+        for waiting in group:
+            await self._commit([waiting])
+
+    async def _set_aside(self, group: Sequence[_Waiting]) -> None:
+        """Another change holds the lock of these updates' SKU: they wait for it elsewhere."""
+        sku = group[0].sku
+        if sku in self._aside:
+            self._aside[sku].extend(group)
+        else:
+            self._aside[sku] = list(group)
+            self._start(self._commit_aside(sku))
+
+    async def _commit_aside(self, sku: Sku) -> None:
+        """Commit what is set aside for a SKU, and what joins it meanwhile."""
+        queue = self._aside[sku]
+        while queue:
+            async with self._free_aside:
+                group = [waiting for waiting in queue[: self._settings.group_updates_max] if not waiting.result.done()]
+                del queue[: self._settings.group_updates_max]
+                if group:
+                    await self._commit(group, aside=True)
+        del self._aside[sku]
+
+    def _answer(self, group: Sequence[_Waiting], results: Sequence[Result]) -> None:
         stores: set[int] = set()
         for waiting, result in zip(group, results, strict=True):
             if isinstance(result, Receipt):
@@ -142,38 +223,6 @@ class GroupCommit:
             if not waiting.result.done():
                 waiting.result.set_result(result)
         self._waker.wake(stores)
-
-    async def _commit(self, group: Sequence[_Waiting]) -> list[Result]:
-        """The result of each request of the group; splits the group when it cannot be committed as a whole."""
-        alone = len(group) == 1
-        timeout = self._settings.update_lock_timeout_ms if alone else self._settings.group_lock_timeout_ms
-        try:
-            return await self._transact(group, timeout)
-        except LockBusy as error:
-            if alone:
-                return [error]
-        except Unavailable as error:
-            return [error] * len(group)
-        except Exception as error:
-            if alone:
-                log.error("an update could not be accepted", exc_info=error)
-                return [LumbungError("An internal error: the update was not accepted")]
-        self._metrics.splits.inc()
-        return await self._commit_split(group)
-
-    async def _commit_split(self, group: Sequence[_Waiting]) -> list[Result]:
-        tenants: dict[int, list[_Waiting]] = {}
-        for waiting in group:
-            tenants.setdefault(waiting.submission.tenant_id, []).append(waiting)
-        parts = list(tenants.values()) if len(tenants) > 1 else _by_sku(group)
-        answered = await asyncio.gather(*(self._commit_part(part, alone=len(tenants) == 1) for part in parts))
-        results = {w: r for part, rs in zip(parts, answered, strict=True) for w, r in zip(part, rs, strict=True)}
-        return [results[waiting] for waiting in group]
-
-    async def _commit_part(self, part: Sequence[_Waiting], *, alone: bool) -> list[Result]:
-        if not alone:
-            return await self._commit(part)
-        return [result for waiting in part for result in await self._commit([waiting])]
 
     async def _transact(self, group: Sequence[_Waiting], lock_timeout_ms: int) -> list[Result]:
         started = self._clock.monotonic()
@@ -205,9 +254,9 @@ class GroupCommit:
             return False
 
 
-def _by_sku(group: Sequence[_Waiting]) -> list[list[_Waiting]]:
-    """Requests of one SKU stay in one part, in their order: they would only wait for each other."""
-    parts: dict[str, list[_Waiting]] = {}
+def _parts(group: Sequence[_Waiting], key: Callable[[_Waiting], object]) -> list[list[_Waiting]]:
+    """The group by key, each part in its order."""
+    parts: dict[object, list[_Waiting]] = {}
     for waiting in group:
-        parts.setdefault(waiting.submission.update.sku, []).append(waiting)
+        parts.setdefault(key(waiting), []).append(waiting)
     return list(parts.values())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from litestar.exceptions import InternalServerException
+
 from lumbung.api.errors import AnyRequest
 from lumbung.api.partners import SignedRequest
 from lumbung.errors import BadRequest, TooLarge
@@ -28,7 +30,8 @@ def target_of(request: AnyRequest, prefix: str) -> bytes:
     """Path and query as they stood on the wire, with the prefix that a proxy took away put back."""
     path = request.scope["raw_path"]
     query = request.scope["query_string"]
-    return prefix.rstrip("/").encode() + path + (b"?" + query if query else b"")
+    stripped = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+    return stripped.encode() + path + (b"?" + query if query else b"")
 
 
 async def _body(request: AnyRequest, settings: Settings) -> bytes:
@@ -43,6 +46,8 @@ async def _body(request: AnyRequest, settings: Settings) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {settings.body_read_timeout_seconds:g} seconds") from None
+    except InternalServerException:
+        raise BadRequest("The client went away before its body was complete") from None
     return b"".join(chunks)
 
 

@@ -24,6 +24,8 @@ from lumbung.settings import Settings
 
 log = structlog.get_logger()
 
+PARTNER_ID_CHARS_MAX = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Partner:
@@ -95,6 +97,8 @@ class Partners:
         return abs(age) <= self._settings.timestamp_window_seconds
 
     async def _find(self, partner_id: str) -> Partner | None:
+        if not partner_id or "\x00" in partner_id or len(partner_id) > PARTNER_ID_CHARS_MAX:
+            return None  # not worth a place among the known
         now = self._clock.monotonic()
         kept = self._known.get(partner_id)
         if kept is not None and now - kept[0] < self._settings.partner_cache_seconds:
@@ -107,8 +111,6 @@ class Partners:
         return partner
 
     async def _read(self, partner_id: str) -> Partner | None:
-        if not partner_id or "\x00" in partner_id or len(partner_id) > 255:
-            return None
         async with self._pool.connection() as connection:
             row = await db.find_partner(connection, partner_id)
         if row is None:

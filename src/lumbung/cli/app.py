@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from lumbung.cli import doctor, history, listing, partner, sandbox, stock, store, tenant, variant, warehouse
+from lumbung.cli import (
+    demo,
+    doctor,
+    history,
+    listing,
+    partner,
+    sandbox,
+    serve,
+    stock,
+    store,
+    tenant,
+    variant,
+    warehouse,
+)
 from lumbung.cli.session import Root
 
 app = typer.Typer(
@@ -30,6 +43,8 @@ def root(
     context.obj = Root(data_dir, verbose)
 
 
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox)
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(partner.app, name="partner")

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lumbung.cli import demo_world as world
+from lumbung.cli import logs
 from lumbung.cli.compose import installation
-from lumbung.cli.logs import configure_logs
 from lumbung.cli.roles import ROLES, check_port, free_port, run_until_signalled
 from lumbung.cli.serve import role_child
 from lumbung.client import PartnerClient, sign
@@ -35,7 +35,7 @@ from lumbung.settings import PREFIX, Settings, load
 
 DATABASE = "lumbung_demo"
 DEFAULT_PORT = 8080
-DEFAULT_SANDBOX_PORT = 8090
+DEFAULT_SANDBOX_PORT = 8700
 HOST = "127.0.0.1"
 START_SECONDS = 60
 DELIVERY_SECONDS = 120
@@ -47,7 +47,7 @@ def demo(
     port: Annotated[
         int | None, typer.Option(help="Port of the API; 0 picks a free one. Default 8080, if free.")
     ] = None,
-    sandbox_port: Annotated[int | None, typer.Option(help="Port of the sandbox. Default 8090, if free.")] = None,
+    sandbox_port: Annotated[int | None, typer.Option(help="Port of the sandbox. Default 8700, if free.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the demonstration keeps its database.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Exit 0 when everything was delivered, else 1.")] = False,
     info: Annotated[Path | None, typer.Option(help="Write URLs and credentials as JSON when all is ready.")] = None,
@@ -56,7 +56,7 @@ def demo(
     """Show the main job: updates go in over a signed API, sandbox marketplaces show the right quantities."""
     directory = data_dir or Path(platformdirs.user_data_dir("lumbung-demo"))
     settings = load(data_dir=directory, database_url="", key_file="", host=HOST, port=_choose_port(port, DEFAULT_PORT))
-    configure_logs(replace(settings, log_level="warning"))
+    logs.configure(replace(settings, log_level="warning"))
     console = Console(highlight=False)
     demonstration = Demonstration(
         settings, _choose_port(sandbox_port, DEFAULT_SANDBOX_PORT), console, once=once, info=info, traffic=traffic

@@ -15,9 +15,7 @@ from lumbung.settings import Settings
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FORMATS = ("auto", "json", "console")
-SECRET_WORDS = frozenset(
-    {"secret", "secrets", "credential", "credentials", "token", "tokens", "password", "passwords"}
-)
+SECRET_WORDS = frozenset({"secret", "secrets", "credential", "credentials", "token", "tokens", "password", "passwords"})
 REDACTED = "[redacted]"
 
 

@@ -47,13 +47,17 @@ _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 def add(
     context: typer.Context,
     tenant: session.TenantOption = None,
-    partner_id: Annotated[str | None, typer.Option("--id", help="Its id; one like B98KL87 is made when absent.")] = None,
+    partner_id: Annotated[
+        str | None, typer.Option("--id", help="Its id; one like B98KL87 is made when absent.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What people call it.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="It must sign a timestamp.")] = False,
 ) -> None:
     """Add an API client. Its secret is shown once, now."""
     if partner_id is not None and not _ID.fullmatch(partner_id):
-        raise UsageError("--id must have 1 to 64 letters, digits, dots, hyphens or underscores, a letter or digit first")
+        raise UsageError(
+            "--id must have 1 to 64 letters, digits, dots, hyphens or underscores, a letter or digit first"
+        )
     if name:
         names.checked("--name", name)
     made_id, secret = session.run(context, partial(_add, tenant, partner_id, name, strict))
@@ -97,7 +101,9 @@ def rotate(
         return
     secret, expires_at = session.run(context, partial(_rotate, partner_id, seconds))
     _show(partner_id, secret)
-    output.note(f"The old secret works until {output.cell(expires_at)}; `lumbung partner rotate {partner_id} --finish` ends it")
+    output.note(
+        f"The old secret works until {output.cell(expires_at)}; `lumbung partner rotate {partner_id} --finish` ends it"
+    )
 
 
 async def _rotate(partner_id: str, seconds: int | None, hub: Installation) -> tuple[str, object]:
@@ -110,7 +116,7 @@ async def _rotate(partner_id: str, seconds: int | None, hub: Installation) -> tu
         )
         if expires_at is None:
             raise UsageError(
-                f"Partner {partner_id} is being rotated: its old secret still works. When the partner uses the new one, "
+                f"The old secret of {partner_id} still works. When the partner uses the new one, "
                 f"end the old one with `lumbung partner rotate {partner_id} --finish`, then rotate again"
             )
         subject = f"partner:{partner_id}"
@@ -192,7 +198,9 @@ def duration_seconds(text: str) -> int:
     match = _DURATION.fullmatch(text)
     seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
     if not 0 < seconds <= DURATION_DAYS_MAX * 86400:
-        raise UsageError(f"A duration is a number and a unit, such as 7d, 12h or 30m, up to {DURATION_DAYS_MAX}d; not {text!r}")
+        raise UsageError(
+            f"A duration is a number and a unit, such as 7d, 12h or 30m, up to {DURATION_DAYS_MAX}d; not {text!r}"
+        )
     return seconds
 
 

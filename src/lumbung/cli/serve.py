@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import structlog
 import typer
 
+from lumbung.cli import logs
 from lumbung.cli.compose import database
-from lumbung.cli.logs import configure_logs
 from lumbung.cli.roles import ROLES, check_port, free_port, run_until_signalled
 from lumbung.dispatch.supervisor import Child, Supervisor
 from lumbung.errors import UsageError
@@ -26,12 +27,13 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address that the API listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API; 0 picks a free one.")] = None,
     roles: Annotated[str, typer.Option(help="api, worker, or both: one process each.")] = "api,worker",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded database and the key file are.")] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run the hub: the partner API and a worker, with the embedded PostgreSQL unless LUMBUNG_DATABASE_URL is set."""
     wanted = read_roles(roles)
-    settings = load(host=host, port=port, data_dir=(context.obj or {}).get("data_dir"))
-    configure_logs(settings)
+    settings = load(host=host, port=port, data_dir=data_dir or context.obj.data_dir)
+    logs.configure(settings)
     if "api" in wanted:
         settings = replace(settings, port=settings.port or free_port(settings.host))
         check_port(settings.host, settings.port)

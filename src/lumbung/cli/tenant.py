@@ -37,11 +37,14 @@ def add(
         UnknownSku, typer.Option(help="What to do with an update of a SKU that the catalogue does not have.")
     ] = UnknownSku.REJECT,
     channel_stock_limit: Annotated[
-        StockLimit, typer.Option(help="Refuse an update when a channel's figure (each) or their sum (total) is too high.")
+        StockLimit,
+        typer.Option(help="Refuse an update when a channel's figure (each) or their sum (total) is too high."),
     ] = StockLimit.NONE,
 ) -> None:
     """Add a merchant; its warehouse "default" is made with it."""
-    tenant_id = session.run(context, partial(_add, names.checked("The tenant's name", name), unknown_sku, channel_stock_limit))
+    tenant_id = session.run(
+        context, partial(_add, names.checked("The tenant's name", name), unknown_sku, channel_stock_limit)
+    )
     output.say(f"Tenant {name!r} added (id {tenant_id})")
 
 

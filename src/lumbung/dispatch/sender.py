@@ -30,6 +30,7 @@ from lumbung.settings import Settings
 
 log = structlog.get_logger()
 
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to send for a store. `doubt_until`: on this process's monotonic clock."""

@@ -75,7 +75,9 @@ class Worker:
         self._senders: dict[int, tuple[StoreSender, asyncio.Task[None]]] = {}
         self._look = asyncio.Event()
         self._elsewhere: set[int] = set()  # stores that were another worker's at the last poll
+        self._orphans: set[int] = set()  # leases without a sender at the last renewal
         self._away = False
+        self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set; then end in good order."""
@@ -86,7 +88,8 @@ class Worker:
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            await self._stop_senders(self._senders)
+            self._stopping = True
+            await self._stop_senders(list(self._senders))
         finally:
             for task in (stopped, *tasks):
                 task.cancel()
@@ -112,18 +115,32 @@ class Worker:
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
+        known = set(self._senders)  # a store that is claimed while we ask is not lost
         async with self._pool.connection() as connection:
             if self._worker_id and asked_at < self._valid_until and await lease.renew(connection, self._worker_id):
                 held = await lease.held(connection, self._worker_id)
+                await self._give_back_orphans(connection, held)
             else:
                 await self._register(connection)
                 held = {}
         self._valid_until = asked_at + self.lifetime_seconds
-        lost = {store for store, (sender, _) in self._senders.items() if held.get(store) != sender.lease.epoch}
+        lost = {
+            store_id
+            for store_id, (sender, _) in self._senders.items()
+            if store_id in known and held.get(store_id) != sender.lease.epoch
+        }
         if lost:
             log.warning("leases were lost", stores=sorted(lost))
             self._drop_senders(lost)
         self._wake(None)
+
+    async def _give_back_orphans(self, connection: Connection, held: Mapping[int, int]) -> None:
+        """A lease that had no sender twice in a row was claimed by a look that failed half-way."""
+        without = held.keys() - self._senders.keys()
+        stuck = without & self._orphans
+        if stuck:
+            await lease.give_back(connection, worker_id=self._worker_id, store_ids=stuck)
+        self._orphans = set(without - stuck)
 
     async def _register(self, connection: Connection) -> None:
         name = f"{socket.gethostname()}:{os.getpid()}"
@@ -224,6 +241,8 @@ class Worker:
     # --- senders ---
 
     async def _begin(self, row: LeaseRow) -> None:
+        if self._stopping:
+            return  # leaving frees the lease
         channel = self._channels[row.channel]
         now = self._clock.monotonic()
         try:

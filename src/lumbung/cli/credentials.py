@@ -1,0 +1,60 @@
+"""A store's credentials file: JSON, or TOML by its suffix; a flat list of names and values. No value is ever shown."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+from lumbung.channels import registry
+from lumbung.channels.base import Channel
+from lumbung.channels.catalogue import CATALOGUE
+from lumbung.errors import UsageError
+
+FILE_BYTES_MAX = 65_536
+
+
+def connector(code: str) -> Channel:
+    """Raises UsageError with the codes that have a connector."""
+    channel = registry.find(code)
+    if channel is not None:
+        return channel
+    there = ", ".join(f"{known} ({held.manifest.name})" for known, held in sorted(registry.CHANNELS.items()))
+    if code in CATALOGUE:
+        raise UsageError(f"{CATALOGUE[code].name} ({code}) has no connector in this version; there are: {there}")
+    raise UsageError(f"There is no channel {code!r}; there are: {there}")
+
+
+def read(path: Path) -> dict[str, str]:
+    """Raises UsageError that names the place, never what stands there."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from None
+    if len(content) > FILE_BYTES_MAX:
+        raise UsageError(f"{path} is longer than {FILE_BYTES_MAX} bytes: that is no credentials file")
+    values = _toml(path, content) if path.suffix == ".toml" else _json(path, content)
+    wrong = [name for name, value in values.items() if type(value) not in {str, int, float}]
+    if wrong:
+        raise UsageError(f"{path}: {', '.join(wrong)} must be text")
+    return {name: str(value) for name, value in values.items()}
+
+
+def _json(path: Path, content: bytes) -> dict[str, object]:
+    try:
+        values = json.loads(content.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise UsageError(f"{path} is not JSON in UTF-8") from None
+    if not isinstance(values, dict):
+        raise UsageError(f'{path} must hold a JSON object, such as {{"api_client_id": "..."}}')
+    return values
+
+
+def _toml(path: Path, content: bytes) -> dict[str, object]:
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        place = str(error).rpartition("(")[2].rstrip(")") if isinstance(error, tomllib.TOMLDecodeError) else "in UTF-8"
+        raise UsageError(f"{path} is not TOML ({place})") from None
