@@ -15,6 +15,7 @@ from lumbung.cli import (
     partner,
     sandbox,
     serve,
+    settings,
     stock,
     store,
     tenant,
@@ -55,3 +56,4 @@ app.add_typer(listing.app, name="listing")
 app.command("history")(history.history)
 app.add_typer(stock.app, name="stock")
 app.command("doctor")(doctor.doctor)
+app.command("settings")(settings.settings)

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
+
 from lumbung.db.query import Connection, Queries
+from lumbung.errors import LockBusy
 
 _queries = Queries(__file__)
 
@@ -61,14 +64,19 @@ async def retire_listings(connection: Connection, tenant_id: int, ids: Sequence[
 async def add_listings(
     connection: Connection, tenant_id: int, rows: Sequence[tuple[int, int, str]]
 ) -> list[ListingRow]:
-    """Add listings from (variant_id, store_id, remote_variant)."""
-    added = await _queries["add_listings"].all(
-        connection,
-        tenant_id=tenant_id,
-        variant_ids=[row[0] for row in rows],
-        store_ids=[row[1] for row in rows],
-        remote_variants=[row[2] for row in rows],
-    )
+    """Add listings from (variant_id, store_id, remote_variant). LockBusy when another import has just taken a place."""
+    try:
+        added = await _queries["add_listings"].all(
+            connection,
+            tenant_id=tenant_id,
+            variant_ids=[row[0] for row in rows],
+            store_ids=[row[1] for row in rows],
+            remote_variants=[row[2] for row in rows],
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise LockBusy(
+            "Another import maps the same listings at this moment; try again", retry_after_seconds=1
+        ) from error
     return [_listing(row) for row in added]
 
 

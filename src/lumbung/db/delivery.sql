@@ -30,9 +30,15 @@ WHERE s.mode = 'live' AND s.retired_at IS NULL AND t.disabled_at IS NULL
 
 -- name: release_waits
 -- Brings back what has waited long enough: over, or further ahead than any wait can be (then the clock has jumped).
--- The listings' rows are locked first, like everywhere; one that is being written is left for the next look.
+-- Both rows are locked and decided upon as they are then, not as the statement's snapshot has them: a wait that was
+-- put off meanwhile must stay. One that is being written is left for the next look. A confirmation of a listing that was
+-- cleared since (its newest version was never told) is only dropped.
 WITH ready AS MATERIALIZED (
-    SELECT w.tenant_id, w.listing_id, w.reason
+    SELECT w.tenant_id, w.listing_id,
+           CASE w.reason WHEN 'confirmation' THEN s.state = 'idle' AND s.version_delivered = s.version_due
+                         WHEN 'parked' THEN s.state = 'parked' AND s.version_due > s.version_settled
+                         ELSE s.state = 'waiting' END AS again,
+           w.reason IN ('confirmation', 'parked') AS refresh
     FROM unnest(:store_ids::bigint[]) AS mine (id)
     JOIN store ON store.id = mine.id
     JOIN listing_wait w ON w.tenant_id = store.tenant_id AND w.store_id = store.id
@@ -40,21 +46,18 @@ WITH ready AS MATERIALIZED (
     WHERE w.due_at <= now() OR w.due_at > now() + :wait_seconds_max * interval '1 second'
     ORDER BY w.tenant_id, w.listing_id
     LIMIT :limit
-    FOR NO KEY UPDATE OF s SKIP LOCKED
+    FOR NO KEY UPDATE OF s, w SKIP LOCKED
 ), gone AS (
     DELETE FROM listing_wait w USING ready r WHERE w.tenant_id = r.tenant_id AND w.listing_id = r.listing_id
 )
 UPDATE listing_state s SET
     state = 'due',
-    lane = CASE WHEN r.reason IN ('confirmation', 'parked') OR s.quantity_due = s.quantity_delivered THEN 3
+    lane = CASE WHEN r.refresh OR s.quantity_due = s.quantity_delivered THEN 3
                 WHEN s.quantity_due = 0 OR s.quantity_due < s.quantity_delivered THEN 1
                 ELSE 2 END,
     park_reason = NULL
 FROM ready r
-WHERE s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
-  AND CASE r.reason WHEN 'confirmation' THEN s.state = 'idle'
-                    WHEN 'parked' THEN s.state = 'parked' AND s.version_due > s.version_settled
-                    ELSE s.state = 'waiting' END
+WHERE s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id AND r.again
 RETURNING s.store_id
 
 -- name: due_window

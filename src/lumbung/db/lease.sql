@@ -21,9 +21,10 @@ SELECT store_id, epoch FROM store_lease WHERE worker_id = :worker_id
 
 -- name: claim
 -- Takes stores that nobody holds, or whose holder has expired: past, or further ahead than a lifetime (then the clock
--- has jumped). A holder that expired may have left calls in flight: until doubt_until they may still take effect.
+-- has jumped). A holder that expired may have left calls in flight: until doubt_until they may still take effect. It is
+-- never further ahead than the quiesce time: what is, was written before the clock jumped back.
 WITH free AS (
-    SELECT l.store_id, s.channel,
+    SELECT l.store_id, s.channel, coalesce(q.seconds, 0) * interval '1 second' AS quiesce,
            CASE WHEN w.id IS NOT NULL AND NOT w.stopping
                 THEN least(w.expires_at, clock_timestamp()) + coalesce(q.seconds, 0) * interval '1 second' END AS doubt_until
     FROM store_lease l
@@ -42,7 +43,8 @@ WITH free AS (
 )
 UPDATE store_lease l
 SET worker_id = :worker_id, epoch = l.epoch + 1, acquired_at = clock_timestamp(),
-    doubt_until = greatest(free.doubt_until, l.doubt_until)
+    doubt_until = CASE WHEN l.doubt_until > clock_timestamp() + free.quiesce THEN clock_timestamp() + free.quiesce
+                       ELSE greatest(free.doubt_until, l.doubt_until) END
 FROM free, store s
 WHERE l.store_id = free.store_id AND s.id = l.store_id
 RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.credentials,

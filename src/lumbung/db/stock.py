@@ -97,6 +97,12 @@ async def read_reach(
     }
 
 
+async def lock_states(connection: Connection, listings: Iterable[Pair]) -> None:
+    """Lock the states of (tenant_id, listing_id), in the order in which everybody locks them."""
+    tenant_ids, listing_ids = _columns(sorted(set(listings)), 2)
+    await _queries["lock_states"].all(connection, tenant_ids=tenant_ids, listing_ids=listing_ids)
+
+
 async def take_versions(connection: Connection, count: int) -> list[tuple[int, datetime]]:
     """`count` new versions, ascending, each with the time at which it was taken."""
     rows = await _queries["take_versions"].all(connection, count=count)

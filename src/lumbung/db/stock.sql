@@ -1,10 +1,12 @@
 -- Accepting updates. The order of the statements is part of the algorithm: see inventory/stock.py.
 
 -- name: create_variants!
--- For tenants that want unknown SKUs made. DO UPDATE takes the row's lock where DO NOTHING would take none.
+-- For tenants that want unknown SKUs made. Those that exist are not touched: they are locked afterwards, in order of
+-- their ids. DO UPDATE takes the row's lock where DO NOTHING would take none.
 INSERT INTO variant (tenant_id, sku)
 SELECT DISTINCT tenant_id, sku
 FROM unnest(:tenant_ids::bigint[], :skus::text[]) AS r (tenant_id, sku)
+WHERE NOT EXISTS (SELECT FROM variant v WHERE v.tenant_id = r.tenant_id AND v.sku = r.sku)
 ORDER BY tenant_id, sku
 ON CONFLICT (tenant_id, sku) DO UPDATE SET sku = EXCLUDED.sku
 
@@ -124,10 +126,19 @@ SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[], :warehouse_i
 ORDER BY 1, 2, 3, 4
 ON CONFLICT (tenant_id, variant_id, warehouse_id, channel) DO UPDATE SET figure = EXCLUDED.figure, named = EXCLUDED.named
 
+-- name: lock_states
+-- Before some are cleared and others written: all of them at once, sorted, as the delivery half locks them.
+SELECT s.listing_id
+FROM listing_state s
+WHERE (s.tenant_id, s.listing_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[]))
+ORDER BY s.tenant_id, s.listing_id
+FOR NO KEY UPDATE OF s
+
 -- name: write_states!
 -- First of the rows that the delivery half writes too, sorted: who holds these locks may write what belongs to them.
 -- A listing that waits keeps waiting, with a newer version. A parked one is tried again, at most every so often: its
--- row in listing_wait brings back the ones that were parked a short time ago.
+-- row in listing_wait brings back the ones that were parked a short time ago (by the clock of after the row's lock: its
+-- wait may have ended while this transaction queued for it).
 INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due)
 SELECT r.tenant_id, r.listing_id, r.store_id, 'due', r.lane, r.version, r.quantity
 FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :lanes::smallint[], :versions::bigint[],
@@ -137,13 +148,13 @@ ON CONFLICT (tenant_id, listing_id) DO UPDATE SET
     version_due  = EXCLUDED.version_due,
     quantity_due = EXCLUDED.quantity_due,
     state = CASE WHEN s.state = 'waiting' THEN 'waiting'
-                 WHEN s.state = 'parked' AND s.parked_at > now() - :park_retry_seconds * interval '1 second' THEN 'parked'
+                 WHEN s.state = 'parked' AND s.parked_at > clock_timestamp() - :park_retry_seconds * interval '1 second' THEN 'parked'
                  ELSE 'due' END,
     lane  = CASE WHEN s.state = 'waiting' THEN 0
-                 WHEN s.state = 'parked' AND s.parked_at > now() - :park_retry_seconds * interval '1 second' THEN 0
+                 WHEN s.state = 'parked' AND s.parked_at > clock_timestamp() - :park_retry_seconds * interval '1 second' THEN 0
                  WHEN s.state = 'parked' THEN 3
                  ELSE EXCLUDED.lane END,
-    park_reason = CASE WHEN s.state = 'parked' AND s.parked_at > now() - :park_retry_seconds * interval '1 second'
+    park_reason = CASE WHEN s.state = 'parked' AND s.parked_at > clock_timestamp() - :park_retry_seconds * interval '1 second'
                        THEN s.park_reason END
 
 -- name: write_contributions!
@@ -201,9 +212,10 @@ SELECT * FROM unnest(:tenant_ids::bigint[], :created_ats::timestamptz[], :update
 
 -- name: end_items!
 -- Ends open items and counts them off their records. An item that has ended never changes. Records are locked in order
--- of their keys: several ends may concern the same ones.
+-- of their keys: several ends may concern the same ones. The time is this moment's, not the transaction's: that one may
+-- have begun before the item was made.
 WITH ended AS (
-    UPDATE item SET success = r.success, message = r.message, client_response = '', finished_at = now(),
+    UPDATE item SET success = r.success, message = r.message, client_response = '', finished_at = clock_timestamp(),
                     retries = greatest(0, r.calls - 1)
     FROM unnest(:tenant_ids::bigint[], :created_ats::timestamptz[], :update_ids::bigint[], :ids::bigint[],
                 :success::bool[], :messages::text[], :calls::bigint[])
@@ -220,7 +232,8 @@ WITH ended AS (
     FOR NO KEY UPDATE OF u
 )
 UPDATE stock_update u
-SET items_open = u.items_open - l.n, updated_at = now(), finished_at = CASE WHEN u.items_open = l.n THEN now() END
+SET items_open = u.items_open - l.n, updated_at = clock_timestamp(),
+    finished_at = CASE WHEN u.items_open = l.n THEN clock_timestamp() END
 FROM locked l
 WHERE u.tenant_id = l.tenant_id AND u.created_at = l.created_at AND u.id = l.id
 

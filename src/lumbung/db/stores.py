@@ -80,6 +80,7 @@ async def retire(connection: Connection, *, tenant_id: int, store_id: int) -> No
 async def link(
     connection: Connection, *, tenant_id: int, store_id: int, warehouse_id: int, location: str | None
 ) -> None:
+    await _queries["lock_links"].all(connection, tenant_id=tenant_id, id=store_id)
     await _queries["link_warehouse"].run(
         connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouse_id, location=location
     )
@@ -87,6 +88,7 @@ async def link(
 
 async def unlink(connection: Connection, *, tenant_id: int, store_id: int, warehouse_id: int) -> bool:
     """False when the warehouse did not serve the store."""
+    await _queries["lock_links"].all(connection, tenant_id=tenant_id, id=store_id)
     tag = await _queries["unlink_warehouse"].run(
         connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouse_id
     )

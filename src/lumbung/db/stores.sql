@@ -43,6 +43,11 @@ RETURNING mode
 -- name: retire_store!
 UPDATE store SET retired_at = now() WHERE tenant_id = :tenant_id AND id = :id AND retired_at IS NULL
 
+-- name: lock_links
+-- Before a change of who serves a store: waits for transactions that add listings to it (their foreign keys hold the
+-- row), so that recomputing the store's listings afterwards misses none.
+SELECT id FROM store WHERE tenant_id = :tenant_id AND id = :id FOR UPDATE
+
 -- name: link_warehouse!
 INSERT INTO store_warehouse (tenant_id, store_id, warehouse_id, location)
 VALUES (:tenant_id, :store_id, :warehouse_id, :location)

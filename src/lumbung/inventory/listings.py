@@ -113,12 +113,13 @@ async def _add(
     version: int,
 ) -> None:
     channels = {row.store_id: row.channel for row in rows}
-    serving = {
-        store_id: await stores.links_of(connection, tenant_id=tenant_id, store_id=store_id) for store_id in channels
-    }
     added = await catalogue.add_listings(
         connection, tenant_id, [(skus[row.sku], row.store_id, row.remote_variant) for row in rows]
     )
+    # Read afterwards: the new rows hold off changes of the links, whose recomputing will then find them.
+    serving = {
+        store_id: await stores.links_of(connection, tenant_id=tenant_id, store_id=store_id) for store_id in channels
+    }
     for row in added:
         listing = ListingStock(row.id, row.store_id, channels[row.store_id], serving[row.store_id])
         variant = variants[tenant_id, row.variant_id]

@@ -132,10 +132,13 @@ async def write(connection: Connection, variants: Iterable[VariantStock], *, par
     items = [item for variant in variants for item in variant.changes.items]
     for item, item_id in zip(items, await db.take_item_ids(connection, len(items)) if items else [], strict=True):
         item.id = item_id
-    await db.write(connection, "write_states", sorted(_states(variants)), park_retry_seconds=park_retry_seconds)
+    states = sorted(_states(variants))
     cleared = sorted(
         (v.tenant_id, listing, version) for v in variants for listing, version in v.changes.cleared.items()
     )
+    if cleared:
+        await db.lock_states(connection, ((tenant, listing) for tenant, listing, *_ in (*states, *cleared)))
+    await db.write(connection, "write_states", states, park_retry_seconds=park_retry_seconds)
     await db.write(connection, "clear_states", cleared)
     await db.write(connection, "drop_waits", [(tenant, listing) for tenant, listing, _ in cleared])
     await db.write(connection, "write_contributions", _contributions(variants))

@@ -132,6 +132,9 @@ class VariantStock:
 
     def apply(self, update: StockUpdate, warehouse_id: int, *, version: int, at: datetime, code: object) -> None:
         """Take an update in. `version` is also its id; `code` names it to the items that it overtakes."""
+        for listing in self.listings.values():
+            if self._drop_unlinked(listing):
+                self._show(listing, version)
         before = self.levels.get(warehouse_id)
         after = self._level_after(update, warehouse_id)
         served = [listing for listing in self.listings.values() if warehouse_id in listing.serving]
@@ -168,24 +171,17 @@ class VariantStock:
 
     def recompute(self, listing: ListingStock, *, version: int) -> None:
         """Bring one listing in line with the levels, figures and links as they are now (imports, store changes)."""
-        dropped = [warehouse for warehouse in listing.contributions if warehouse not in listing.serving]
-        changed = bool(dropped)
-        for warehouse in dropped:
-            self._drop(listing, warehouse)
+        changed = self._drop_unlinked(listing)
         for warehouse, location in listing.serving.items():
             changed |= self._refresh(listing, warehouse, location, version)
-        if not changed:
-            return
-        if listing.desired() is None:
-            self.changes.cleared[listing.id] = version
-            self.changes.due.pop(listing.id, None)
-        else:
-            self.changes.due[listing.id] = version
+        if changed:
+            self._show(listing, version)
 
     def remove(self, listing: ListingStock, message: str, *, version: int) -> None:
         """End a listing's items at once and send it nothing any more."""
         for held in listing.contributions.values():
             self._end_item(listing, held, success=False, message=message)
+        self.changes.due.pop(listing.id, None)
         self.changes.cleared[listing.id] = version
 
     def _level_after(self, update: StockUpdate, warehouse_id: int) -> StockLevel:
@@ -213,7 +209,7 @@ class VariantStock:
         self._hold(
             listing, warehouse_id, Contribution(quantity, listing.serving[warehouse_id], version, item, listing.calls)
         )
-        self.changes.due[listing.id] = version
+        self._show(listing, version)
 
     def _refresh(self, listing: ListingStock, warehouse_id: int, location: str | None, version: int) -> bool:
         figure = self.figures.get(warehouse_id, {}).get(listing.channel)
@@ -231,6 +227,22 @@ class VariantStock:
         listing.contributions[warehouse_id] = held
         self.changes.contributions[(listing.id, warehouse_id)] = held
         self.changes.dropped.discard((listing.id, warehouse_id))
+
+    def _show(self, listing: ListingStock, version: int) -> None:
+        """Have a listing show what it is to show now, if anything."""
+        due, cleared = self.changes.due, self.changes.cleared
+        if listing.desired() is None:
+            due, cleared = cleared, due
+        due[listing.id] = version
+        cleared.pop(listing.id, None)
+
+    def _drop_unlinked(self, listing: ListingStock) -> bool:
+        """Drop what warehouses contribute that no longer serve the store. Updates do it too: a link that is undone and
+        made again before the listings were recomputed would otherwise leave a sum without it."""
+        dropped = [warehouse for warehouse in listing.contributions if warehouse not in listing.serving]
+        for warehouse in dropped:
+            self._drop(listing, warehouse)
+        return bool(dropped)
 
     def _drop(self, listing: ListingStock, warehouse_id: int) -> None:
         held = listing.contributions.pop(warehouse_id)

@@ -1,0 +1,48 @@
+"""Settings: read from the environment, each with a meaning, and the reference page tells the truth."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from lumbung.cli.settings import reference_page
+from lumbung.errors import ConfigurationError
+from lumbung.settings import Settings, help_of, load
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
+
+
+def test_the_reference_page_is_what_the_command_prints() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference_page()
+
+
+def test_every_setting_has_a_meaning() -> None:
+    assert [f.name for f in fields(Settings) if len(help_of(f.name)) < 10] == []
+
+
+def test_a_setting_is_read_from_its_variable_and_an_override_wins() -> None:
+    assert load({"LUMBUNG_PORT": "9000", "LUMBUNG_DATA_DIR": "/somewhere"}).port == 9000
+    assert load({"LUMBUNG_PORT": "9000"}, port=9001).port == 9001
+    assert load({"LUMBUNG_PORT": "9000"}, port=None).port == 9000
+    assert load({"LUMBUNG_DATA_DIR": "/somewhere"}).key_path == Path("/somewhere/keys")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("many", "LUMBUNG_BODY_BYTES_MAX must be a whole number, not 'many'"),
+        ("1.5", "LUMBUNG_BODY_BYTES_MAX must be a whole number, not '1.5'"),
+        ("-1", "LUMBUNG_BODY_BYTES_MAX must be 0 or more, not '-1'"),
+    ],
+)
+def test_a_wrong_value_is_refused_naming_the_variable(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load({"LUMBUNG_BODY_BYTES_MAX": text})
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "soon"])
+def test_a_time_must_be_a_finite_number(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="LUMBUNG_POLL_SECONDS must be"):
+        load({"LUMBUNG_POLL_SECONDS": text})
