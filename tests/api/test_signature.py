@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -225,7 +224,7 @@ async def test_the_old_secret_works_beside_the_new_one_until_it_expires(api: Hub
     new_client = replace(old_client, secret="new secret")
     assert [(await c.history()).status for c in (old_client, new_client)] == [200, 401]
     async with api.world.pool.connection() as connection:
-        await tenants.rotate_partner(connection, partner_id="rotating", secret=new, overlap_seconds=7 * 86400)
+        await tenants.rotate_partner(connection, partner_id="rotating", secret=new, old_expires_seconds=604800)
     assert [(await c.history()).status for c in (old_client, new_client)] == [200, 200]
     await api.world.execute("UPDATE partner SET old_secret_expires_at = now() WHERE id = 'rotating'")
     assert [(await c.history()).status for c in (old_client, new_client)] == [401, 200]
@@ -239,7 +238,7 @@ async def test_a_finished_rotation_ends_the_old_secret_at_once(api: Hub) -> None
             connection,
             partner_id="finishing",
             secret=api.world.keyring.encrypt(b"new secret", purpose_of_partner("finishing")),
-            overlap_seconds=7 * 86400,
+            old_expires_seconds=604800,
         )
         assert await tenants.finish_rotation(connection, "finishing")
     client = replace(api.client, partner_id="finishing", secret="old secret")

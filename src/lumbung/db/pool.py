@@ -3,7 +3,7 @@
 lock not had in time, deadlock                -> LockBusy        rolled back, may be tried again
 connection lost while COMMIT was under way    -> CommitUnknown   must be looked up, never run again blindly
 anything else that the network or a stopping
-server does                                   -> Unavailable     nothing took effect
+server does; there is no schema yet           -> Unavailable     nothing took effect
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ def _translated() -> Iterator[None]:
         raise
     except _BUSY as error:
         raise LockBusy("Another change holds a lock on the same rows; try again", retry_after_seconds=1) from error
+    except asyncpg.UndefinedTableError as error:
+        raise Unavailable(
+            "The database has no schema yet: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS
+        ) from error
     except _AWAY as error:
         raise Unavailable(
             f"The database cannot be reached: {_first_line(error)}", retry_after_seconds=RETRY_AFTER_SECONDS
