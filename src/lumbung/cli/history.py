@@ -62,7 +62,7 @@ def _time(text: str) -> datetime:
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        raise UsageError(f"--updated-at must be a time with its offset, such as 2026-01-31T13:00:00+07:00")
+        raise UsageError("--updated-at must be a time with its offset, such as 2026-01-31T13:00:00+07:00")
     return time
 
 

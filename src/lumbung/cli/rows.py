@@ -58,7 +58,7 @@ class CsvFile:
             if not any(value.strip() for value in values):
                 continue
             if len(values) != len(order):
-                yield Row(line, None, f"has {len(values)} values instead of {len(order)}")
+                yield Row(line, None, f"expected {len(order)} values, found {len(values)}")
             else:
                 yield Row(line, tuple(values[at] for at in order))
 
