@@ -69,7 +69,7 @@ class Settings:
     # Accepting
     group_wait_ms: float = _setting(2.0, "a group of updates is committed after this, or when full")
     group_updates_max: int = _setting(256, "updates in a group")
-    group_commits_in_flight_max: int = _setting(4, "groups committed at the same time by a process")
+    group_commits_in_flight_max: int = _setting(2, "groups committed at the same time by a process")
     accept_queue_max: int = _setting(10_000, "updates that wait in a process; more are answered 503 at once")
     accept_timeout_seconds: float = _setting(20.0, "an update not committed by then is answered 503")
     group_lock_timeout_ms: int = _setting(50, "a group waits this long for a row lock before it is split")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from lumbung.api.group_commit import GroupCommit
 from lumbung.api.metrics import ApiMetrics
@@ -58,6 +59,12 @@ class Committing:
         assert value is not None
         return value
 
+    async def splits(self) -> float:
+        return self.counted("splits_total")
+
+    async def queued(self) -> float:
+        return self.counted("queued")
+
 
 async def level(world: World, sku: str = "sku1") -> tuple[int, int]:
     """What is available of a SKU, and how many updates it has had."""
@@ -99,6 +106,12 @@ async def waiting_for_locks(world: World, count: int) -> None:
     await until(waiting, lambda found: found == count, 10)
 
 
+async def set_aside(group: Committing) -> None:
+    """Wait until an update waits for a lock by itself."""
+    await until(group.splits, lambda splits: splits > 0, 10)
+    await waiting_for_locks(group.world, 1)
+
+
 # Groups
 
 
@@ -124,7 +137,7 @@ async def test_200_requests_over_http_share_their_transactions(world: World, key
     await world.variants("sku1")
     async with (
         running_api(replace(FAST, partner_cache_seconds=60.0), world.pool, keyring) as (url, context),
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100)) as session,
     ):
         client = Client(url, session)
         body = {"sku": "sku1", "warehouse": "default", "buffer_stock": 0, "channel_stock": []}
@@ -168,12 +181,21 @@ async def test_tenants_are_served_in_turn(world: World) -> None:
 async def test_a_commit_wakes_who_listens_to_the_stores_concerned(world: World) -> None:
     await world.small()
     group = Committing(world)
-    woken: set[int] = set()
-    group.waker.wake = woken.update  # type: ignore[method-assign]
     async with group.running():
-        await group.submit(stock_update(blib=1))
         await group.submit(stock_update(bklp=1))
-    assert woken == {world.stores["Toko Padi"].id}
+        await group.submit(stock_update(blib=1))
+    assert group.waker.woken == [frozenset(), frozenset({world.stores["Toko Padi"].id})]
+
+
+class Noting(Waker):
+    """Notes what it is asked to wake."""
+
+    def __init__(self, pool: Pool, *, interval_seconds: float):
+        super().__init__(pool, interval_seconds=interval_seconds)
+        self.woken: list[frozenset[int]] = []
+
+    def wake(self, stores: Iterable[int]) -> None:
+        self.woken.append(frozenset(stores))
 
 
 # Requests that fail
@@ -206,9 +228,11 @@ async def test_a_request_that_breaks_its_transaction_fails_alone(world: World) -
         group.submit(stock_update("sku1", 3)),
         group.submit(stock_update("sku2", 4)),
     ]
-    async with group.running():
-        answers = await results(tasks)
+    with capture_logs() as logs:
+        async with group.running():
+            answers = await results(tasks)
     assert [type(answer) for answer in answers] == [Receipt, Receipt, LumbungError, Receipt, Receipt]
+    assert [line["updates"] for line in logs if line["log_level"] == "error"] == [5, 4, 3, 1]
     assert str(answers[2]) == "An internal error: the update was not accepted"
     assert (await level(world), await level(world, "sku2")) == ((3, 2), (4, 1))
     assert len(await world.history()) == 3
@@ -348,28 +372,24 @@ async def test_a_bad_request_among_those_set_aside_fails_alone(world: World) -> 
     await world.tenant()
     await world.variants("sku1")
     group = Committing(world)
-    async with group.running():
-        async with locked(world):
-            tasks = [group.submit(stock_update(available=1))]
-            await waiting_for_locks(world, 1)
-            await until(lambda: _ready(bool(group.commits._aside)), bool)
-            tasks += [group.submit(stock_update(available=2, blib=2**40)), group.submit(stock_update(available=3))]
-            await waiting_for_locks(world, 1)
-        answers = await results(tasks)
+    with capture_logs():
+        async with group.running():
+            async with locked(world):
+                tasks = [group.submit(stock_update(available=1))]
+                await set_aside(group)
+                tasks += [group.submit(stock_update(available=2, blib=2**40)), group.submit(stock_update(available=3))]
+                await asyncio.sleep(0)
+                await until(group.queued, lambda queued: queued == 0)
+            answers = await results(tasks)
     assert [type(answer) for answer in answers] == [Receipt, LumbungError, Receipt]
     assert await level(world) == (3, 2)
-    assert group.commits._aside == {}
-
-
-async def _ready(value: bool) -> bool:
-    return value
 
 
 # A COMMIT whose answer is lost
 
 
 class Losing(Pool):
-    """A pool that loses the answer of each COMMIT. `commits`: whether it took effect; `lookup`: whether it can be asked."""
+    """A pool that loses the answer of each COMMIT: `commits`, whether it took effect; `lookup`, whether one can ask."""
 
     commits = True
     lookup = True
@@ -494,8 +514,7 @@ async def test_a_stop_commits_and_answers_everything_that_was_taken_in(world: Wo
     async with group.running():
         async with locked(world, "sku2"):
             blocked = group.submit(stock_update("sku2", 5))
-            await waiting_for_locks(world, 1)
-            await until(lambda: _ready(bool(group.commits._aside)), bool)
+            await set_aside(group)
             tasks = [group.submit(stock_update(available=n)) for n in range(30)]
             await asyncio.sleep(0)
             drained = asyncio.create_task(group.commits.drain())

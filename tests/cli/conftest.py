@@ -45,9 +45,7 @@ class Result:
 class Operator:
     """`operator("tenant", "add", "Toko")` runs a command in this process."""
 
-    def __init__(
-        self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ):
+    def __init__(self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         self.url = url
         self.folder = folder
         self._monkeypatch = monkeypatch
@@ -112,7 +110,7 @@ class Operator:
         return asyncio.run(opened())
 
     def update(self, sku: str, available: int, **more: Any) -> None:
-        self.work(lambda world: world.send(stock_update(sku, available, **more)))
+        self.work(lambda world: world.accepted(stock_update(sku, available, **more)))
 
     def keyring(self) -> Keyring:
         return Keyring.load(self.folder / "keys", create=True)

@@ -157,7 +157,7 @@ async def test_a_claim_takes_no_more_than_its_limit_and_passes_over_what_is_bein
         "UPDATE store SET mode = 'observe'",
         "UPDATE store SET mode = 'paused', pause_reason = 'a', mode_before_pause = 'live'",
         "UPDATE store SET retired_at = now()",
-        "UPDATE store SET channel = channel; UPDATE tenant SET disabled_at = now()",
+        "UPDATE tenant SET disabled_at = now()",
     ],
 )
 async def test_only_live_stores_of_enabled_tenants_are_leased(world: World, change: str) -> None:
