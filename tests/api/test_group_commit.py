@@ -36,7 +36,7 @@ class Committing:
         pool = pool or world.pool
         self.world = world
         self.metrics = ApiMetrics()
-        self.waker = Waker(pool, interval_seconds=0.01)
+        self.waker = Noting(pool, interval_seconds=0.01)
         self.commits = GroupCommit(pool, RULES, settings, waker=self.waker, metrics=self.metrics, clock=SystemClock())
 
     def submission(self, update: StockUpdate, tenant_id: int | None = None) -> Submission:

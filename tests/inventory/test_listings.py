@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from lumbung.db import catalogue
+from lumbung.db import stock as stock_db
 from lumbung.db import stores as stores_db
 from lumbung.db.catalogue import ListingRow
 from lumbung.errors import LockBusy
-from lumbung.inventory import stores
+from lumbung.inventory import stock, stores
 from lumbung.inventory.listings import Imported, Mapped, import_listings, recompute, remove_listings
+from lumbung.inventory.variant_stock import VariantStock
 from lumbung.model import StoreMode
 from lumbung.settings import Settings
 from tests.db.delivering import Told, blocked, leased, listing_ids, record, record_on
@@ -311,64 +313,47 @@ async def test_a_store_that_only_observes_keeps_what_is_due(world: World) -> Non
 
 
 async def test_a_listing_that_is_imported_while_a_warehouse_is_linked_has_the_sum(world: World) -> None:
+    """Its place comes before those that the recomputing has already passed."""
     east = await two_warehouses(world, default=20, east=3)
     await unlink(world, east)
     async with world.pool.transaction() as connection:
         await import_listings(
-            connection, world.tenant_id, [mapped(world, "sku1", "new")], park_retry_seconds=PARK_RETRY_SECONDS
+            connection, world.tenant_id, [mapped(world, "sku1", "AAA")], park_retry_seconds=PARK_RETRY_SECONDS
         )
         linking = asyncio.create_task(link(world, east))
         await blocked(world)
     await linking
-    assert await world.due() == {PADI: 23, "new": 23}
+    assert await world.due() == {PADI: 23, "AAA": 23}
 
 
-async def test_a_remap_while_a_result_is_recorded_deadlocks_with_nothing(world: World) -> None:
-    """The import clears the listing with the smallest id last, unless all are locked first, sorted."""
-    await world.tenant()
-    await world.store()
-    await world.variants("sku1", "sku2")
-    await world.listings([("sku1", "Toko Padi", "a"), ("sku1", "Toko Padi", "b")])
-    await world.accept(stock_update(blib=4), stock_update("sku2", blib=5))
-    ids, held = await listing_ids(world), await leased(world)
-    east = await world.warehouse("east")
-    await world.accepted(stock_update(warehouse="east", blib=1))
-    store = world.stores["Toko Padi"]
+async def test_clearing_one_listing_and_showing_another_does_not_deadlock_with_a_recorder(world: World) -> None:
+    """What is shown is written before what is cleared, whatever their ids: so all are locked first, sorted."""
+    east = await two_warehouses(world, default=4, east=1)
+    await unlink(world, east)
+    await imported(world, mapped(world, "sku1", "second"))
+    ids, held, store = await listing_ids(world), await leased(world), world.stores["Toko Padi"]
     async with world.pool.transaction() as connection:
         await stores_db.link(connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=east, location=None)
-    variant = await world.value("SELECT id FROM variant WHERE sku = 'sku1'")
-    rows = {remote: ListingRow(ids[remote], variant, store.id, "") for remote in ids}
-    told = [Told(ids[remote], 1, 4, "stay") for remote in ids]
 
-    async def clear_a_and_show_b() -> None:
+    async def clear_the_first_and_show_the_second() -> None:
         async with world.pool.transaction(lock_timeout_ms=5000) as connection:
-            await connection.execute("UPDATE listing SET store_id = store_id WHERE id = $1", ids["a"])
-            await remove_and_recompute(connection, world, rows)
+            variant_id = await connection.fetchval("SELECT id FROM variant")
+            await stock_db.lock_variants_by_id(connection, world.tenant_id, [variant_id])
+            variant = VariantStock(world.tenant_id, variant_id, "sku1")
+            await stock.load(connection, {(world.tenant_id, variant_id): variant})
+            [(version, _)] = await stock_db.take_versions(connection, 1)
+            variant.remove(variant.listings[ids[PADI]], "Gone", version=version)
+            variant.recompute(variant.listings[ids["second"]], version=version)
+            await catalogue.retire_listings(connection, world.tenant_id, [ids[PADI]])
+            await stock.write(connection, [variant], park_retry_seconds=PARK_RETRY_SECONDS)
 
     async with world.pool.transaction() as connection:
-        await record_on(connection, held, told[0])  # holds a
-        clearing = asyncio.create_task(clear_a_and_show_b())
+        await record_on(connection, held, Told(ids[PADI], 1, 4, "stay"))
+        clearing = asyncio.create_task(clear_the_first_and_show_the_second())
         await blocked(world)
-        await record_on(connection, held, told[1])  # b is not held by who waits for a
+        await record_on(connection, held, Told(ids["second"], 1, 4, "stay"))
     await clearing
-    assert await world.due() == {"b": 5}
-
-
-async def remove_and_recompute(connection: Any, world: World, rows: dict[str, ListingRow]) -> None:
-    """One transaction that clears a listing and makes another due, like an import that remaps does."""
-    from lumbung.db import stock as stock_db
-    from lumbung.inventory import stock
-    from lumbung.inventory.variant_stock import VariantStock
-
-    variant_id = rows["a"].variant_id
-    await stock_db.lock_variants_by_id(connection, world.tenant_id, [variant_id])
-    variant = VariantStock(world.tenant_id, variant_id, "sku1")
-    await stock.load(connection, {(world.tenant_id, variant_id): variant})
-    [(version, _)] = await stock_db.take_versions(connection, 1)
-    variant.remove(variant.listings[rows["a"].id], "Gone", version=version)
-    variant.recompute(variant.listings[rows["b"].id], version=version)
-    await catalogue.retire_listings(connection, world.tenant_id, [rows["a"].id])
-    await stock.write(connection, [variant], park_retry_seconds=PARK_RETRY_SECONDS)
+    assert await world.due() == {"second": 5}
 
 
 async def test_updates_racing_with_links_end_in_the_right_sum(world: World) -> None:

@@ -32,7 +32,7 @@ _UPDATE = Schema(
         "sku": _TEXT,
         "sync_stock": Schema(
             description="All marketplaces show available - buffer. Also the strings true and false.",
-            type=OpenAPIType.BOOLEAN,
+            type=[OpenAPIType.BOOLEAN, OpenAPIType.STRING, OpenAPIType.NULL],
             default=False,
         ),
         "warehouse": _TEXT,

@@ -9,9 +9,11 @@ from litestar.exceptions import HTTPException
 
 from lumbung.api.reference import reference_of
 from lumbung.api.wire import error_answer
-from lumbung.errors import BadRequest, LumbungError, NotFound, TooLarge
+from lumbung.errors import BadRequest, LumbungError, NotFound, TooLarge, Unavailable
 
 log = structlog.get_logger()
+
+RETRY_AFTER_SECONDS = 2  # where an error does not say
 
 AnyRequest = Request[object, object, dict[str, object]]  # type: ignore[type-var]
 
@@ -22,7 +24,7 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
     known = _known(error)
     if known.status >= 500:
         log.error("request failed", reference=reference, error=str(error), exc_info=_unexpected(error))
-    headers = {} if known.retry_after_seconds is None else {"retry-after": str(known.retry_after_seconds)}
+    headers = _retry_after(known)
     if isinstance(error, HTTPException):
         headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
     status = error.status_code if isinstance(error, HTTPException) and known.status == 400 else known.status
@@ -32,6 +34,12 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
         media_type="application/json",
         headers=headers,
     )
+
+
+def _retry_after(error: LumbungError) -> dict[str, str]:
+    if error.retry_after_seconds is None and not isinstance(error, Unavailable):
+        return {}
+    return {"retry-after": str(error.retry_after_seconds or RETRY_AFTER_SECONDS)}
 
 
 def _known(error: Exception) -> LumbungError:
