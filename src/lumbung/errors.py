@@ -32,14 +32,23 @@ class Problem:
 
 
 class LumbungError(Exception):
-    """The root. `str(error)` is one line for a person; `problems` name the fields concerned."""
+    """The root. `str(error)` is one line for an operator; `public` is what a partner is told, the same unless it would
+    show something of the inside; `problems` name the fields concerned."""
 
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, problems: tuple[Problem, ...] = (), *, retry_after_seconds: int | None = None):
+    def __init__(
+        self,
+        message: str,
+        problems: tuple[Problem, ...] = (),
+        *,
+        retry_after_seconds: int | None = None,
+        public: str | None = None,
+    ):
         super().__init__(message)
         self.problems = problems
         self.retry_after_seconds = retry_after_seconds
+        self.public = message if public is None else public
 
 
 class BadRequest(LumbungError):

@@ -49,6 +49,7 @@ class Settings:
     # The partner API
     host: str = _setting("127.0.0.1", "address that the API listens on")
     port: int = _setting(8080, "port that the API listens on; 0 picks a free one")
+    connections_max: int = _setting(10_000, "connections that the API holds at once; further ones wait")
     public_path_prefix: str = _setting("", "a path prefix that a proxy strips; put back before signatures are checked")
     body_bytes_max: int = _setting(1_048_576, "longest request body; longer ones are answered 413 unread")
     json_depth_max: int = _setting(32, "deepest nesting of a request body")

@@ -698,7 +698,6 @@ async def test_while_the_database_is_away_the_answer_is_503_with_retry_after(api
             assert answer.headers["retry-after"] == "2"
 
 
-@pytest.mark.xfail(reason="db/pool.py puts the driver's words into the message that partners see", strict=True)
 async def test_a_503_shows_nothing_of_where_the_database_is(api: Hub) -> None:
     async with another_api(api, FAST, closed_url()) as client:
         answer = await client.update(body_of())

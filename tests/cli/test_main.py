@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -107,10 +108,12 @@ def test_the_sandbox_listens_where_it_is_told(operator: Operator, monkeypatch: p
 
 
 def test_a_sandbox_that_cannot_start_says_why(operator: Operator) -> None:
-    result = operator("sandbox", "--host", "192.0.2.1", "--port", "9")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = operator("sandbox", "--port", str(port))
 
     assert (result.exit, result.out) == (1, "")
-    assert result.err.startswith("lumbung: cannot listen on 192.0.2.1:9 (")
+    assert result.err.startswith(f"lumbung: cannot listen on 127.0.0.1:{port} (")
 
 
 def test_nothing_to_list_is_said_on_stderr(operator: Operator) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
@@ -93,7 +94,7 @@ class Client:
         }
         for name in drop:
             signed.pop(name)
-        url = aiohttp.client.URL(self.url + target, encoded=True)
+        url = URL(self.url + target, encoded=True)
         async with self.session.request(method, url, data=body or None, headers=signed) as response:
             return Answer(response.status, response.headers, await response.text())
 
@@ -168,7 +169,10 @@ class Hub:
 
     async def ended(self, *codes: str, seconds: float = 30) -> dict[str, dict[str, Any]]:
         """Wait until the history of these transactions has ended; returns the records."""
-        return await until(self.records, lambda records: all(records[code]["finished_at"] for code in codes), seconds)
+        records: dict[str, dict[str, Any]] = await until(
+            self.records, lambda records: all(records[code]["finished_at"] for code in codes), seconds
+        )
+        return records
 
     async def at_rest(self, seconds: float = 30) -> None:
         """Wait until nothing is due and nothing waits."""
@@ -202,6 +206,7 @@ async def running_api(settings: Settings, pool: Pool, keyring: Keyring) -> Async
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         websockets=False,
+        backpressure=settings.connections_max,
         log_enabled=False,
     )
     task = asyncio.create_task(server.serve())
@@ -210,7 +215,7 @@ async def running_api(settings: Settings, pool: Pool, keyring: Keyring) -> Async
     try:
         yield url, context
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await task
 
 

@@ -21,7 +21,7 @@ async def readyz(context: NamedDependency[ApiContext]) -> Response[dict[str, obj
         async with context.pool.connection() as connection:
             version = await schema_version(connection)
     except LumbungError as error:
-        return Response({"status": "not ready", "reason": str(error)}, status_code=503)
+        return Response({"status": "not ready", "reason": error.public}, status_code=503)
     if version < newest_version():
         reason = f"The schema is at version {version}, this process needs {newest_version()}"
         return Response({"status": "not ready", "reason": reason}, status_code=503)

@@ -79,7 +79,7 @@ def history_answer(
 
 
 def error_answer(error: LumbungError, reference: str) -> ErrorAnswer:
-    return ErrorAnswer(str(error), reference, [ProblemAnswer(p.field, p.message) for p in error.problems])
+    return ErrorAnswer(error.public, reference, [ProblemAnswer(p.field, p.message) for p in error.problems])
 
 
 def _record(record: HistoryRecord) -> RecordAnswer:

@@ -41,6 +41,7 @@ async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=int(settings.header_read_timeout_seconds * 1000)),
             backlog=BACKLOG,
+            backpressure=settings.connections_max,
             websockets=False,
             log_enabled=False,
         )

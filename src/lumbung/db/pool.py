@@ -28,6 +28,8 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
     asyncpg.ReadOnlySQLTransactionError,
     ConnectionError,
     TimeoutError,
@@ -49,7 +51,9 @@ def _translated() -> Iterator[None]:
         ) from error
     except _AWAY as error:
         raise Unavailable(
-            f"The database cannot be reached: {_first_line(error)}", retry_after_seconds=RETRY_AFTER_SECONDS
+            f"The database cannot be reached: {_first_line(error)}",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+            public="The database cannot be reached",
         ) from error
 
 

@@ -1,0 +1,178 @@
+"""Stores: modes, pauses, who serves them, and what a removed one leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from lumbung.db import stores
+from lumbung.db.stores import StoreRow
+from lumbung.model import StoreMode
+from tests.world import World
+
+COVERS = {
+    "add_store",
+    "set_credentials",
+    "add_lease_row",
+    "find_store",
+    "live_stores",
+    "list_stores",
+    "set_mode",
+    "pause_store",
+    "resume_store",
+    "retire_store",
+    "lock_links",
+    "link_warehouse",
+    "unlink_warehouse",
+    "settle_links",
+    "unsettled_stores",
+    "has_unsettled_links",
+    "links_of",
+}
+
+
+async def found(world: World, reference: str) -> StoreRow | None:
+    async with world.pool.connection() as connection:
+        return await stores.find_store(connection, world.tenant_id, reference)
+
+
+async def test_a_new_store_observes_has_a_lease_row_and_is_found_by_name_and_id(world: World) -> None:
+    tenant = await world.tenant()
+    async with world.pool.transaction() as connection:
+        store = await stores.add_store(
+            connection, tenant_id=tenant, channel="blib", name="Padi", mode=StoreMode.OBSERVE
+        )
+        assert store is not None
+        await stores.set_credentials(connection, tenant_id=tenant, store_id=store, credentials=b"secret")
+        await stores.set_credentials(connection, tenant_id=tenant + 1, store_id=store, credentials=b"not mine")
+    row = StoreRow(store, tenant, "blib", "Padi", StoreMode.OBSERVE, None, b"secret")
+    assert await found(world, "Padi") == await found(world, str(store)) == row
+    assert await found(world, "padi") is None
+    assert await world.rows("SELECT store_id, tenant_id, worker_id, epoch FROM store_lease") == [
+        {"store_id": store, "tenant_id": tenant, "worker_id": None, "epoch": 0}
+    ]
+
+
+async def test_a_name_is_taken_while_its_store_lives_and_free_when_it_is_removed(world: World) -> None:
+    tenant = await world.tenant()
+    first = await world.store("Padi")
+    async with world.pool.transaction() as connection:
+        assert (
+            await stores.add_store(connection, tenant_id=tenant, channel="shpe", name="Padi", mode=StoreMode.LIVE)
+            is None
+        )
+        await stores.retire(connection, tenant_id=tenant, store_id=first)
+        assert await stores.find_store(connection, tenant, "Padi") is None
+        assert await stores.live_stores(connection) == []
+        second = await stores.add_store(connection, tenant_id=tenant, channel="shpe", name="Padi", mode=StoreMode.LIVE)
+    assert second is not None
+    assert second != first
+    assert await world.value("SELECT count(*) FROM store_lease") == 2
+
+
+async def test_a_name_that_is_a_number_is_found_before_the_id(world: World) -> None:
+    await world.tenant()
+    first = await world.store("Padi")
+    second = await world.store(str(first))
+    by_number = await found(world, str(first))
+    assert by_number is not None
+    assert by_number.id == second
+
+
+@pytest.mark.parametrize("mode", [StoreMode.LIVE, StoreMode.OBSERVE])
+async def test_a_pause_is_over_in_the_mode_that_was_before_it_however_often_it_was_paused(
+    world: World, mode: StoreMode
+) -> None:
+    tenant = await world.tenant()
+    store = await world.store("Padi", mode=mode)
+    for reason in ("token", "by hand"):
+        async with world.pool.transaction() as connection:
+            await stores.pause(connection, tenant_id=tenant, store_id=store, reason=reason)
+        row = await found(world, "Padi")
+        assert row is not None
+        assert (row.mode, row.pause_reason) == (StoreMode.PAUSED, reason)
+    async with world.pool.transaction() as connection:
+        assert await stores.resume(connection, tenant_id=tenant, store_id=store) is mode
+        assert await stores.resume(connection, tenant_id=tenant, store_id=store) is None
+    row = await found(world, "Padi")
+    assert row is not None
+    assert (row.mode, row.pause_reason) == (mode, None)
+
+
+async def test_setting_a_mode_ends_a_pause(world: World) -> None:
+    tenant = await world.tenant()
+    store = await world.store("Padi")
+    async with world.pool.transaction() as connection:
+        await stores.pause(connection, tenant_id=tenant, store_id=store, reason="token")
+        await stores.set_mode(connection, tenant_id=tenant, store_id=store, mode=StoreMode.OBSERVE)
+    assert await world.rows("SELECT mode, pause_reason, mode_before_pause FROM store") == [
+        {"mode": "observe", "pause_reason": None, "mode_before_pause": None}
+    ]
+
+
+async def test_a_removed_store_is_not_paused(world: World) -> None:
+    tenant = await world.tenant()
+    store = await world.store("Padi")
+    async with world.pool.transaction() as connection:
+        await stores.retire(connection, tenant_id=tenant, store_id=store)
+        await stores.pause(connection, tenant_id=tenant, store_id=store, reason="token")
+    assert await world.value("SELECT mode FROM store") == "live"
+
+
+async def test_stores_are_listed_with_their_listings_and_warehouses(world: World) -> None:
+    await world.tenant("other")
+    await world.store("elsewhere")
+    tenant = await world.tenant("Toko")
+    east, west = await world.warehouse("east"), await world.warehouse("west")
+    store = await world.store("Padi", warehouses={0: None, east: "SBY", west: "X"})
+    await world.variants("sku1")
+    await world.listings([("sku1", "Padi", "a"), ("sku1", "Padi", "b")])
+    async with world.pool.transaction() as connection:
+        await stores.unlink(connection, tenant_id=tenant, store_id=store, warehouse_id=west)
+        [row] = await stores.list_stores(connection, tenant)
+        assert len(await stores.list_stores(connection, None)) == 2
+        assert [one.name for one in await stores.live_stores(connection)] == ["elsewhere", "Padi"]
+    assert {key: row[key] for key in ("id", "tenant", "channel", "mode", "listings", "warehouses")} == {
+        "id": store,
+        "tenant": "Toko",
+        "channel": "blib",
+        "mode": "live",
+        "listings": 2,
+        "warehouses": {"default": None, "east": "SBY"},
+    }
+
+
+async def test_links_are_made_moved_undone_and_made_again_and_each_change_is_unsettled(world: World) -> None:
+    tenant = await world.tenant()
+    east = await world.warehouse("east")
+    store = await world.store("Padi", warehouses={})
+    seen: list[dict[int, str | None]] = []
+    async with world.pool.transaction() as connection:
+
+        async def look() -> None:
+            seen.append(await stores.links_of(connection, tenant_id=tenant, store_id=store))
+            assert await stores.has_unsettled_links(connection, tenant_id=tenant, store_id=store)
+            await stores.settle_links(connection, tenant_id=tenant, store_id=store)
+            assert not await stores.has_unsettled_links(connection, tenant_id=tenant, store_id=store)
+
+        for location in (None, "SBY"):
+            await stores.link(connection, tenant_id=tenant, store_id=store, warehouse_id=east, location=location)
+            await look()
+        assert await stores.unlink(connection, tenant_id=tenant, store_id=store, warehouse_id=east)
+        await look()
+        assert not await stores.unlink(connection, tenant_id=tenant, store_id=store, warehouse_id=east)
+        await stores.link(connection, tenant_id=tenant, store_id=store, warehouse_id=east, location="JKT")
+        await look()
+    assert seen == [{east: None}, {east: "SBY"}, {}, {east: "JKT"}]
+    assert await world.value("SELECT count(*) FROM store_warehouse") == 1
+
+
+async def test_only_live_stores_with_a_change_that_was_left_are_unsettled(world: World) -> None:
+    tenant = await world.tenant()
+    left, recent, settled, removed = [await world.store(name) for name in ("left", "recent", "settled", "removed")]
+    await world.execute(
+        "UPDATE store_warehouse SET created_at = now() - interval '2 minutes' WHERE store_id <> $1", recent
+    )
+    async with world.pool.transaction() as connection:
+        await stores.settle_links(connection, tenant_id=tenant, store_id=settled)
+        await stores.retire(connection, tenant_id=tenant, store_id=removed)
+        assert await stores.unsettled(connection) == [(tenant, left, "left")]
