@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -111,8 +111,8 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-def keyring(tmp_path: Path) -> Iterator[Keyring]:
-    yield Keyring.load(tmp_path / "keys", create=True)
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring.load(tmp_path / "keys", create=True)
 
 
 @pytest.fixture

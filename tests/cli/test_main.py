@@ -12,6 +12,8 @@ import structlog
 
 from lumbung.cli import logs, output
 from lumbung.errors import ConfigurationError
+from lumbung.sandbox.errors import StartError
+from lumbung.sandbox.server import Sandbox
 from lumbung.settings import Settings
 
 from .conftest import Operator
@@ -96,13 +98,14 @@ def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_the_sandbox_listens_where_it_is_told(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
-    def run(host: str, port: int, **_: object) -> None:
+    def start(*, host: str, port: int, **_: object) -> None:
         asked.append((host, port))
+        raise StartError("not now")
 
-    monkeypatch.setattr("lumbung.sandbox.server.run", run)
+    monkeypatch.setattr(Sandbox, "start", start)
 
-    operator.done("sandbox")
-    operator.done("sandbox", "--host", "::1", "--port", "0")
+    assert operator("sandbox").err == "lumbung: not now\n"
+    operator("sandbox", "--host", "::1", "--port", "0")
 
     assert asked == [("127.0.0.1", 8700), ("::1", 0)]
 
@@ -112,7 +115,7 @@ def test_a_sandbox_that_cannot_start_says_why(operator: Operator) -> None:
         port = taken.getsockname()[1]
         result = operator("sandbox", "--port", str(port))
 
-    assert (result.exit, result.out) == (1, "")
+    assert (result.exit, result.out) == (78, "")
     assert result.err.startswith(f"lumbung: cannot listen on 127.0.0.1:{port} (")
 
 

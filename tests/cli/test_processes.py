@@ -44,7 +44,7 @@ def read_until(process: subprocess.Popen[str], wanted: str, stream: str = "stdou
     pipe = getattr(process, stream)
     seen = ""
     for line in pipe:
-        seen += line
+        seen += str(line)
         if wanted in line:
             return seen
     raise AssertionError(f"ended without {wanted!r}: {seen}\n{process.stderr.read() if process.stderr else ''}")

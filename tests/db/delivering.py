@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
-
 from lumbung.db import delivery, lease
 from lumbung.db.delivery import Due
 from lumbung.db.lease import LeaseRow
@@ -64,9 +62,10 @@ async def record(world: World, held: LeaseRow, *told: Told, epoch: int | None = 
 
 async def record_on(connection: Connection, held: LeaseRow, *told: Told, epoch: int | None = None) -> set[int]:
     tenant = held.tenant_id
-    ours = await delivery.lock_results(
+    found = await delivery.lock_results(
         connection, [(tenant, t.listing_id, held.store_id, held.epoch if epoch is None else epoch) for t in told]
     )
+    ours = {key[:2]: version_settled for key, version_settled in found.items()}
     mine = sorted((t for t in told if (tenant, t.listing_id) in ours), key=lambda t: t.listing_id)
     states = [
         (tenant, t.listing_id, t.version, t.quantity, t.kind, "Outcome", t.message, t.doubtful, _confirm(t))
@@ -91,10 +90,10 @@ def _confirm(told: Told) -> float | None:
 
 
 async def window(world: World, *, store: str = "Toko Padi", **more: Any) -> list[Due]:
-    arguments = {"cursors": {1: 0, 2: 0, 3: 0}, "busy": [], "limit": 100, "with_locations": False} | more
+    arguments: dict[str, Any] = {"cursors": {1: 0, 2: 0, 3: 0}, "busy": [], "limit": 100, "with_locations": False}
     async with world.pool.connection() as connection:
         return await delivery.due_window(
-            connection, tenant_id=world.tenant_id, store_id=world.stores[store].id, **arguments
+            connection, tenant_id=world.tenant_id, store_id=world.stores[store].id, **arguments | more
         )
 
 
@@ -123,7 +122,7 @@ async def gate(pool: Pool, table: str) -> AsyncIterator[None]:
             CREATE FUNCTION gate() RETURNS boolean LANGUAGE plpgsql VOLATILE AS
                 $$ BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN true; END $$;
             CREATE VIEW {table} AS SELECT * FROM {table}_behind_the_gate WHERE (SELECT gate())
-            """
+            """  # noqa: S608
         )
         await connection.execute("SELECT pg_advisory_lock($1)", GATE)
         try:
@@ -140,8 +139,4 @@ async def blocked(world: World, count: int = 1) -> None:
     )
     async with asyncio.timeout(20):
         while await world.value(query) < count:
-            await asyncio.sleep(0)
-
-
-async def connected(url: str) -> asyncpg.Connection:
-    return await asyncpg.connect(url)
+            continue

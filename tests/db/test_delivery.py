@@ -104,7 +104,8 @@ async def test_stores_with_something_due_or_a_wait_that_is_over_have_work(world:
     await world.execute("UPDATE listing_state SET state = 'waiting', lane = 0 WHERE store_id <> $1", ids["due"])
     for name, seconds in {"waiting": 60, "over": -1, "jumped": DAY * 2}.items():
         await world.execute(
-            "INSERT INTO listing_wait SELECT tenant_id, listing_id, store_id, 'backoff', now() + $2 * interval '1 second'"
+            "INSERT INTO listing_wait"
+            " SELECT tenant_id, listing_id, store_id, 'backoff', now() + $2 * interval '1 second'"
             " FROM listing_state WHERE store_id = $1",
             ids[name],
             seconds,
@@ -129,13 +130,14 @@ async def test_a_store_that_may_not_be_written_to_has_no_work_and_nothing_due(wo
     assert await with_work(world) == []
     assert await window(world) == []
     async with world.pool.connection() as connection:
-        assert [] == await delivery.due_now(
+        due = await delivery.due_now(
             connection,
             tenant_id=world.tenant_id,
             store_id=held.store_id,
             listing_ids=[listing],
             with_locations=False,
         )
+    assert due == []
     assert await state(world, "state", "version_due") == ("due", version)  # the work is kept
 
 
@@ -500,7 +502,8 @@ async def test_a_wait_that_is_over_brings_back_what_still_waits_for_it(
     await world.accept(*(stock_update(name, blib=7) for name in STATES))
     for name, change in STATES.items():
         await world.execute(
-            f"UPDATE listing_state SET {change} WHERE listing_id = $1", (await listing_ids(world))[name]
+            f"UPDATE listing_state SET {change} WHERE listing_id = $1",  # noqa: S608
+            (await listing_ids(world))[name],
         )
     if settled:
         await world.execute(
@@ -521,13 +524,12 @@ async def test_a_wait_that_is_over_brings_back_what_still_waits_for_it(
         "parked": ("parked", 0, "why"),
     }
     changed: dict[str, tuple[str, int, str | None]] = {}
-    match reason, settled:
-        case "backoff" | "deferred", _:
-            changed = {"waiting": ("due", 1 if settled else 2, None)}
-        case "parked", False:
-            changed = {"parked": ("due", 3, None)}
-        case "confirmation", True:
-            changed = {"idle": ("due", 3, None)}
+    if reason in {"backoff", "deferred"}:
+        changed = {"waiting": ("due", 1 if settled else 2, None)}
+    elif (reason, settled) == ("parked", False):
+        changed = {"parked": ("due", 3, None)}
+    elif (reason, settled) == ("confirmation", True):
+        changed = {"idle": ("due", 3, None)}
     assert after == {**before, **changed}
     assert await waits(world) == []
 

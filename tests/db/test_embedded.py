@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from lumbung.db.embedded import SOCKET_PATH_BYTES_MAX, EmbeddedPostgres, bin_dir

@@ -338,7 +338,7 @@ async def test_a_newer_version_leaves_a_waiting_listing_waiting_and_retries_a_pa
 ) -> None:
     await world.small()
     await write_state(world, 1, 5, 20)
-    await world.execute(f"UPDATE listing_state SET {change}")
+    await world.execute(f"UPDATE listing_state SET {change}")  # noqa: S608
     await write_state(world, 2, 6, 30)
     state = await the_state(world)
     assert (state["state"], state["lane"], state["park_reason"]) == after

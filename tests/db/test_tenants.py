@@ -208,8 +208,9 @@ async def test_a_signature_is_seen_once_until_it_is_forgotten(world: World) -> N
 async def test_unknown_skus_are_listed_most_often_asked_for_first(world: World) -> None:
     tenant = await world.tenant()
     async with world.pool.transaction() as connection:
-        await stock.count_unknown_skus(connection, [(tenant, sku) for sku in "abbbcc"] + [(tenant + 1, "d")])
+        await stock.count_unknown_skus(connection, [(tenant, sku) for sku in "abbbcc"])
         rows = await tenants.unknown_skus(connection, tenant_id=tenant, limit=2)
+        assert await tenants.unknown_skus(connection, tenant_id=tenant + 1, limit=2) == []
     assert [(row["sku"], row["times"]) for row in rows] == [("b", 3), ("c", 2)]
 
 

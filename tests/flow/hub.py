@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from yarl import URL
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
+from yarl import URL
 
 from lumbung.api.context import ApiContext
 from lumbung.api.signature import sign
@@ -190,8 +190,8 @@ class Hub:
 async def until(read: Callable[[], Any], right: Callable[[Any], bool], seconds: float = 30) -> Any:
     """Read again and again, until it is right; the signal is the database's or the server's own answer."""
     async with asyncio.timeout(seconds):
-        while not right(seen := await read()):
-            await asyncio.sleep(0)
+        while not right(seen := await read()):  # noqa: ASYNC110
+            await asyncio.sleep(0)  # lets the other tasks run; it is not a wait
     return seen
 
 

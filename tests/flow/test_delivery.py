@@ -171,13 +171,12 @@ async def test_a_worker_that_stops_records_what_was_in_flight_and_gives_its_leas
 ) -> None:
     async with running_hub(database_url, keyring, worker=False) as hub:
         await hub.store()
-        async with hub.sandbox.gate("blib") as gate:
-            async with asyncio.TaskGroup() as group:
-                async with running_worker(FAST, database_url, keyring):
-                    code = await hub.update(blib=20)
-                    await gate.entered()
-                    group.create_task(open_when_stopping(hub, gate))
-                record = (await hub.records())[code]
+        async with hub.sandbox.gate("blib") as gate, asyncio.TaskGroup() as group:
+            async with running_worker(FAST, database_url, keyring):
+                code = await hub.update(blib=20)
+                await gate.entered()
+                group.create_task(open_when_stopping(hub, gate))
+            record = (await hub.records())[code]
         assert record["update_stock_history_item"][0]["message"] == "Successfully Updated"
         assert hub.written() == [20]
         assert await hub.world.rows("SELECT worker_id, epoch FROM store_lease") == [{"worker_id": None, "epoch": 1}]

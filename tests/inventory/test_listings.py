@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -45,14 +44,31 @@ async def imported(world: World, *rows: Mapped) -> Imported:
         return await import_listings(connection, world.tenant_id, rows, park_retry_seconds=PARK_RETRY_SECONDS)
 
 
-async def link(world: World, warehouse: int, location: str | None = None) -> Progress:
+async def settle(world: World) -> Progress:
     progress = Progress()
-    await stores.link(world.pool, SETTINGS, world.stores["Toko Padi"], warehouse, location, progress)
+    await stores.settle(world.pool, SETTINGS, world.stores["Toko Padi"], progress)
     return progress
 
 
+async def link(world: World, warehouse: int, location: str | None = None) -> Progress:
+    store = world.stores["Toko Padi"]
+    async with world.pool.transaction() as connection:
+        await stores_db.link(
+            connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=warehouse, location=location
+        )
+    return await settle(world)
+
+
+async def unlink_unsettled(world: World, warehouse: int) -> bool:
+    store = world.stores["Toko Padi"]
+    async with world.pool.transaction() as connection:
+        return await stores_db.unlink(connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=warehouse)
+
+
 async def unlink(world: World, warehouse: int) -> bool:
-    return await stores.unlink(world.pool, SETTINGS, world.stores["Toko Padi"], warehouse, Progress())
+    served = await unlink_unsettled(world, warehouse)
+    await settle(world)
+    return served
 
 
 async def ends(world: World) -> list[list[tuple[str, bool]]]:
@@ -140,7 +156,7 @@ async def test_an_answer_for_a_remapped_listing_marks_neither(world: World) -> N
 async def test_two_imports_of_one_new_place_at_the_same_moment_give_one_listing(world: World) -> None:
     await world.small()
     await world.variants("sku2")
-    results: list[Any] = await asyncio.gather(
+    results = await asyncio.gather(
         imported(world, mapped(world, "sku1", "new")),
         imported(world, mapped(world, "sku2", "new")),
         return_exceptions=True,
@@ -281,19 +297,15 @@ async def test_a_link_is_settled_in_chunks_and_marked_when_it_is_done(world: Wor
 
 async def test_a_link_that_a_crash_left_unsettled_is_settled_by_the_next_run(world: World) -> None:
     east = await two_warehouses(world, default=20, east=3)
-    store = world.stores["Toko Padi"]
-    async with world.pool.transaction() as connection:
-        await stores_db.unlink(connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=east)
+    await unlink_unsettled(world, east)
     assert await world.due() == {PADI: 23}  # the crash comes here
-    await stores.settle(world.pool, SETTINGS, store, Progress())
+    await settle(world)
     assert await world.due() == {PADI: 20}
 
 
 async def test_a_link_undone_and_made_again_around_an_update_ends_in_the_right_sum(world: World) -> None:
     east = await two_warehouses(world, default=20, east=3)
-    store = world.stores["Toko Padi"]
-    async with world.pool.transaction() as connection:
-        await stores_db.unlink(connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=east)
+    await unlink_unsettled(world, east)
     await world.accepted(stock_update(blib=21))
     assert await world.due() == {PADI: 21}
     await link(world, east)

@@ -1,7 +1,7 @@
 """`VariantStock` against a small model that is written from the contract's sentences alone.
 
 `Model` keeps the log of accepted updates and answers every question by replaying it; it shares no code with what it
-judges. `Shelf` plays the database: it hands out a fresh `VariantStock` for each transaction and keeps what was gathered.
+judges. `Shelf` plays the database: it hands out a fresh `VariantStock` a transaction and keeps what was gathered.
 """
 
 from __future__ import annotations

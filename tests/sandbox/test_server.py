@@ -19,12 +19,7 @@ from lumbung.sandbox.server import Sandbox
 from .conftest import Controller
 from .seller import HEADERS, QUERY, STORE, Seller
 
-RUN = """
-import sys
-from pathlib import Path
-from lumbung.sandbox.server import run
-run("127.0.0.1", int(sys.argv[1]), write_log=Path(sys.argv[2]), ready=lambda url: print(url, flush=True))
-"""
+COMMAND = (sys.executable, "-m", "lumbung", "sandbox", "--port")
 
 
 async def test_every_write_is_in_the_file_at_once_and_stays_after_a_reset(
@@ -146,22 +141,20 @@ async def test_a_port_in_use_is_one_clear_error(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_process_in_peace(tmp_path: Path, number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN, "0", str(tmp_path / "w"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *COMMAND, "0", "--write-log", str(tmp_path / "w"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert process.stdout is not None
-    url = (await process.stdout.readline()).decode().strip()
-    assert url.startswith("http://127.0.0.1:")
+    assert process.stderr is not None
+    said = (await process.stderr.readline()).decode().strip()
+    assert said.startswith("Sandbox on http://127.0.0.1:")
     process.send_signal(number)
-    _, errors = await process.communicate()
-    assert (process.returncode, errors) == (0, b"")
+    printed, errors = await process.communicate()
+    assert (process.returncode, printed, errors) == (0, b"", b"")
 
 
-async def test_a_process_that_cannot_start_says_so_in_one_line(tmp_path: Path, sandbox: Sandbox) -> None:
+async def test_a_process_that_cannot_start_says_so_in_one_line(sandbox: Sandbox) -> None:
     port = sandbox.url.rpartition(":")[2]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN, port, str(tmp_path / "w"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(*COMMAND, port, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     _, errors = await process.communicate()
-    assert process.returncode == 1
-    assert errors.decode().startswith(f"cannot listen on 127.0.0.1:{port} (")
+    assert process.returncode == 78
+    assert errors.decode().startswith(f"lumbung: cannot listen on 127.0.0.1:{port} (")
     assert len(errors.splitlines()) == 1

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lumbung.errors import LumbungError
 
 EXIT_WRONG = 1
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
@@ -24,17 +28,11 @@ def main() -> None:
         sys.exit(EXIT_WRONG)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except SystemExit as stop:
-        if isinstance(stop.code, str):  # the sandbox's way to say that it cannot start
-            _tell(LumbungError(stop.code))
-            sys.exit(EXIT_WRONG)
-        raise
 
 
-def _tell(error: Exception) -> None:
+def _tell(error: LumbungError) -> None:
     from lumbung.cli import output
-    from lumbung.errors import LumbungError
 
     output.note(f"lumbung: {error}")
-    for problem in error.problems if isinstance(error, LumbungError) else ():
+    for problem in error.problems:
         output.note(f"  {problem.field}: {problem.message}")

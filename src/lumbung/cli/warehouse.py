@@ -29,9 +29,7 @@ def add(context: typer.Context, name: str, tenant: session.TenantOption = None) 
 async def _add(name: str, tenant: str | None, hub: Installation) -> int:
     async with hub.pool.transaction() as connection:
         owner = await find.tenant(connection, tenant)
-        warehouse_id = None
-        if name != "default":  # every tenant has it
-            warehouse_id = await tenants.add_warehouse(connection, tenant_id=owner.id, name=name)
+        warehouse_id = await tenants.add_warehouse(connection, tenant_id=owner.id, name=name)
         if warehouse_id is None:
             raise UsageError(f"There is a warehouse {name!r} already")
         await audit.write(connection, owner.id, "warehouse.add", f"warehouse:{warehouse_id}", name=name)

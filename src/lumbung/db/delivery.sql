@@ -1,8 +1,8 @@
 -- What is due, and what became of it.
 
 -- name: stores_with_work
--- Stores with something due or a wait that is over. Steps from store to store on the two partial indexes, so that the
--- cost grows with the stores that have work, not with the listings that are due.
+-- Stores with something due or a wait that is over. Steps from store to store on the two indexes and looks at a store's
+-- first and last wait only, so that the cost grows with the stores that have work, not with their listings.
 WITH RECURSIVE due AS (
     (SELECT tenant_id, store_id FROM listing_state WHERE lane > 0 ORDER BY tenant_id, store_id LIMIT 1)
     UNION ALL
@@ -19,8 +19,9 @@ WITH RECURSIVE due AS (
         ORDER BY tenant_id, store_id LIMIT 1) n
 ), ready AS (
     SELECT tenant_id, store_id FROM waiting w
-    WHERE EXISTS (SELECT FROM listing_wait l WHERE l.tenant_id = w.tenant_id AND l.store_id = w.store_id
-                    AND (l.due_at <= now() OR l.due_at > now() + :wait_seconds_max * interval '1 second'))
+    WHERE (SELECT min(due_at) FROM listing_wait l WHERE l.tenant_id = w.tenant_id AND l.store_id = w.store_id) <= now()
+       OR (SELECT max(due_at) FROM listing_wait l WHERE l.tenant_id = w.tenant_id AND l.store_id = w.store_id)
+          > now() + :wait_seconds_max * interval '1 second'
 )
 SELECT s.id AS store_id
 FROM (SELECT * FROM due UNION SELECT * FROM ready) work
@@ -30,22 +31,36 @@ WHERE s.mode = 'live' AND s.retired_at IS NULL AND t.disabled_at IS NULL
 
 -- name: release_waits
 -- Brings back what has waited long enough: over, or further ahead than any wait can be (then the clock has jumped).
+-- A store's waits are found by two ranges of the index on time, never by an OR over all of them.
 -- Both rows are locked and decided upon as they are then, not as the statement's snapshot has them: a wait that was
 -- put off meanwhile must stay. One that is being written is left for the next look. A confirmation of a listing that was
 -- cleared since (its newest version was never told) is only dropped.
-WITH ready AS MATERIALIZED (
+WITH found AS MATERIALIZED (
+    SELECT l.tenant_id, l.listing_id
+    FROM unnest(:store_ids::bigint[]) AS mine (id)
+    JOIN store ON store.id = mine.id
+    CROSS JOIN LATERAL (
+        (SELECT tenant_id, listing_id FROM listing_wait
+         WHERE tenant_id = store.tenant_id AND store_id = store.id AND due_at <= now()
+         ORDER BY due_at LIMIT :limit)
+        UNION ALL
+        (SELECT tenant_id, listing_id FROM listing_wait
+         WHERE tenant_id = store.tenant_id AND store_id = store.id
+           AND due_at > now() + :wait_seconds_max * interval '1 second'
+         ORDER BY due_at LIMIT :limit)
+    ) l
+    LIMIT :limit
+), ready AS MATERIALIZED (
     SELECT w.tenant_id, w.listing_id,
            CASE w.reason WHEN 'confirmation' THEN s.state = 'idle' AND s.version_delivered = s.version_due
                          WHEN 'parked' THEN s.state = 'parked' AND s.version_due > s.version_settled
                          ELSE s.state = 'waiting' END AS again,
            w.reason IN ('confirmation', 'parked') AS refresh
-    FROM unnest(:store_ids::bigint[]) AS mine (id)
-    JOIN store ON store.id = mine.id
-    JOIN listing_wait w ON w.tenant_id = store.tenant_id AND w.store_id = store.id
+    FROM found
+    JOIN listing_wait w ON w.tenant_id = found.tenant_id AND w.listing_id = found.listing_id
     JOIN listing_state s ON s.tenant_id = w.tenant_id AND s.listing_id = w.listing_id
     WHERE w.due_at <= now() OR w.due_at > now() + :wait_seconds_max * interval '1 second'
     ORDER BY w.tenant_id, w.listing_id
-    LIMIT :limit
     FOR NO KEY UPDATE OF s, w SKIP LOCKED
 ), gone AS (
     DELETE FROM listing_wait w USING ready r WHERE w.tenant_id = r.tenant_id AND w.listing_id = r.listing_id

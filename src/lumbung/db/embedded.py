@@ -38,7 +38,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from lumbung.errors import ConfigurationError
 

@@ -77,7 +77,7 @@ async def _check_server(connection: Connection) -> None:
 async def _ensure_table(connection: Connection) -> None:
     try:
         await _queries["create_migration_table"].run(connection)
-    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
         return  # IF NOT EXISTS is not safe against itself: another process has just made it
 
 

@@ -31,8 +31,9 @@ async def ensure(pool: Pool, *, ahead_days: int, lock_timeout_ms: int = 2000) ->
             name = partition_name(parent, start)
             if name not in present:
                 async with pool.transaction(lock_timeout_ms=lock_timeout_ms) as connection:
-                    await _make(connection, parent, name, start, fillfactor)
-                made.append(name)
+                    new = await _make(connection, parent, name, start, fillfactor)
+                if new:
+                    made.append(name)
     return made
 
 
@@ -49,7 +50,8 @@ def partition_name(parent: str, start: datetime) -> str:
     return f"{parent}_{start:%Y_%m_%d}"
 
 
-async def _make(connection: Connection, parent: str, name: str, start: datetime, fillfactor: int) -> None:
+async def _make(connection: Connection, parent: str, name: str, start: datetime, fillfactor: int) -> bool:
+    """False when another process has just made it."""
     # DDL takes no parameters: format() quotes the names on the server.
     try:
         async with connection.transaction():
@@ -58,4 +60,5 @@ async def _make(connection: Connection, parent: str, name: str, start: datetime,
             ):
                 await connection.execute(statement["sql"])
     except (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-        return  # another process has just made it
+        return False
+    return True

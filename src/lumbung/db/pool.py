@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from lumbung.db.query import Connection
 from lumbung.errors import CommitUnknown, ConfigurationError, LockBusy, LumbungError, Unavailable
@@ -79,27 +80,34 @@ class Pool:
         return self._pool
 
     async def _open(self) -> asyncpg.Pool:
+        """Reads the URL and connects at the first acquire: nothing fails here."""
         settings = self._settings
-        try:
-            return await asyncpg.create_pool(
-                self.url,
-                min_size=0,
-                max_size=settings.database_connections_max,
-                timeout=settings.database_connect_timeout_seconds,
-                command_timeout=settings.database_command_timeout_seconds,
-                statement_cache_size=settings.database_statement_cache_size,
-                server_settings={"application_name": "lumbung", "timezone": "UTC"},
-            )
-        except (ValueError, asyncpg.exceptions.ClientConfigurationError) as error:
-            raise ConfigurationError(f"LUMBUNG_DATABASE_URL is not a PostgreSQL URL: {_first_line(error)}") from error
+        return await asyncpg.create_pool(
+            self.url,
+            min_size=0,
+            max_size=settings.database_connections_max,
+            timeout=settings.database_connect_timeout_seconds,
+            command_timeout=settings.database_command_timeout_seconds,
+            statement_cache_size=settings.database_statement_cache_size,
+            server_settings={"application_name": "lumbung", "timezone": "UTC"},
+        )
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction: each statement commits by itself."""
         with _translated():
             pool = await self._ready()
-            async with pool.acquire(timeout=self._settings.database_connect_timeout_seconds) as connection:
+            connection = await self._acquire(pool)
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
+
+    async def _acquire(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
+        try:
+            return await pool.acquire(timeout=self._settings.database_connect_timeout_seconds)
+        except (ValueError, asyncpg.exceptions.ClientConfigurationError) as error:
+            raise ConfigurationError(f"LUMBUNG_DATABASE_URL is not a PostgreSQL URL: {_first_line(error)}") from error
 
     @asynccontextmanager
     async def transaction(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Connection]:

@@ -61,7 +61,11 @@ ON CONFLICT DO NOTHING RETURNING true AS fresh
 DELETE FROM seen_signature WHERE seen_at < now() - :seconds * interval '1 second'
 
 -- name: add_warehouse$
-INSERT INTO warehouse (tenant_id, name) VALUES (:tenant_id, :name) ON CONFLICT (tenant_id, name) DO NOTHING RETURNING id
+-- The name "default" is always taken.
+INSERT INTO warehouse (tenant_id, name)
+SELECT :tenant_id::bigint, :name::text WHERE :name::text <> 'default'
+ON CONFLICT (tenant_id, name) DO NOTHING
+RETURNING id
 
 -- name: add_default_warehouse!
 INSERT INTO warehouse (tenant_id, id, name) VALUES (:tenant_id, 0, 'default')

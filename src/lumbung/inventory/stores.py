@@ -1,7 +1,7 @@
 """What operators do with stores. Each change commits chunk by chunk, because a store may have a million listings.
 
-A change of who serves a store is written first, unsettled; then the listings are recomputed in chunks; then it is
-settled. Run again, it finishes what a crash left (`lumbung doctor` tells).
+A change of who serves a store is written first, unsettled; `settle` then recomputes the listings in chunks. Run again,
+it finishes what a crash left (`lumbung doctor` tells).
 """
 
 from __future__ import annotations
@@ -17,27 +17,6 @@ from lumbung.inventory.listings import recompute, remove_listings
 from lumbung.settings import Settings
 
 Progress = Callable[[int], None]
-
-
-async def link(
-    pool: Pool, settings: Settings, store: StoreRow, warehouse_id: int, location: str | None, progress: Progress
-) -> None:
-    """Have a warehouse serve a store (at a location, on channels that know locations)."""
-    async with pool.transaction() as connection:
-        await stores.link(
-            connection, tenant_id=store.tenant_id, store_id=store.id, warehouse_id=warehouse_id, location=location
-        )
-    await settle(pool, settings, store, progress)
-
-
-async def unlink(pool: Pool, settings: Settings, store: StoreRow, warehouse_id: int, progress: Progress) -> bool:
-    """False when the warehouse did not serve the store."""
-    async with pool.transaction() as connection:
-        served = await stores.unlink(
-            connection, tenant_id=store.tenant_id, store_id=store.id, warehouse_id=warehouse_id
-        )
-    await settle(pool, settings, store, progress)
-    return served
 
 
 async def settle(pool: Pool, settings: Settings, store: StoreRow, progress: Progress) -> None:

@@ -1,10 +1,9 @@
-"""Starts and stops the sandbox: in a test with `Sandbox.start`, as a process of its own with `run`."""
+"""Starts and stops the sandbox; `lumbung sandbox` runs it as a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -113,34 +112,6 @@ class Sandbox:
         self.ledger.let_go()
 
 
-def run(host: str, port: int, *, write_log: Path | None = None, ready: Callable[[str], None] | None = None) -> None:
-    """Runs until SIGTERM or SIGINT; `ready` is called with the URL once it listens.
-
-    Exits with status 1 and one line when it cannot start.
-    """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            runner.run(_run_until_signalled(host, port, write_log, ready))
-        except StartError as error:
-            raise SystemExit(str(error)) from None
-
-
-async def _run_until_signalled(
-    host: str, port: int, write_log: Path | None, ready: Callable[[str], None] | None
-) -> None:
-    signalled = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, signalled.set)
-        except NotImplementedError:  # Windows: Ctrl+C ends the runner with KeyboardInterrupt
-            break
-    async with Sandbox.start(host=host, port=port, write_log=write_log) as sandbox:
-        if ready is not None:
-            ready(sandbox.url)
-        await signalled.wait()
-
-
 async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
     try:
         await web.TCPSite(runner, host, port).start()
@@ -149,12 +120,3 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
         raise StartError(f"cannot listen on {host}:{port} ({reason}); choose another port, or 0 for any") from error
     bound = runner.addresses[0][1]
     return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one; None is the loop of the standard library."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
