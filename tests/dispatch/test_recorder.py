@@ -244,7 +244,6 @@ async def test_a_pause_is_written_with_the_results(world: World) -> None:
     assert await states(world) == {"a": "due"}
 
 
-@pytest.mark.xfail(reason="the pause is written whatever the epoch", strict=True)
 async def test_a_pause_that_a_lost_holder_asks_for_is_dropped_with_its_results(world: World) -> None:
     held, listed = await due(world, "a")
     async with recording(world.pool) as recorder:
@@ -253,7 +252,6 @@ async def test_a_pause_that_a_lost_holder_asks_for_is_dropped_with_its_results(w
     assert await world.value("SELECT mode FROM store") == "live"
 
 
-@pytest.mark.xfail(reason="results are matched by listing, not by listing and epoch", strict=True)
 async def test_of_two_results_of_one_listing_only_that_of_the_newest_epoch_is_written(world: World) -> None:
     """The process lost its lease with a call in flight, took it again and sent again: both answers come at once."""
     held, listed = await due(world, "a")

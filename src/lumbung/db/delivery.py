@@ -83,13 +83,14 @@ async def due_now(
 
 async def lock_results(
     connection: Connection, results: Iterable[tuple[int, int, int, int]]
-) -> dict[tuple[int, int], int]:
-    """Lock the states of (tenant_id, listing_id, store_id, epoch); returns version_settled of those that are ours."""
+) -> dict[tuple[int, int, int], int]:
+    """Lock the states of (tenant_id, listing_id, store_id, epoch); returns version_settled of those whose lease still
+    has the epoch, by (tenant_id, listing_id, epoch)."""
     tenant_ids, listing_ids, store_ids, epochs = _columns(sorted(results), 4)
     rows = await _queries["lock_results"].all(
         connection, tenant_ids=tenant_ids, listing_ids=listing_ids, store_ids=store_ids, epochs=epochs
     )
-    return {(row["tenant_id"], row["listing_id"]): row["version_settled"] for row in rows}
+    return {(row["tenant_id"], row["listing_id"], row["epoch"]): row["version_settled"] for row in rows}
 
 
 async def take_call_ids(connection: Connection, count: int) -> list[int]:

@@ -117,7 +117,7 @@ ORDER BY array_position(:listing_ids::bigint[], s.listing_id)
 -- name: lock_results
 -- Step 1 of recording: the listings' rows, sorted, of the results whose lease still has the epoch under which they were
 -- made. The lease cannot change hands before this transaction ends. Results that do not come back are dropped.
-SELECT s.tenant_id, s.listing_id, s.version_settled
+SELECT s.tenant_id, s.listing_id, l.epoch, s.version_settled
 FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :epochs::bigint[])
      AS r (tenant_id, listing_id, store_id, epoch)
 JOIN store_lease l ON l.store_id = r.store_id AND l.epoch = r.epoch

@@ -29,6 +29,9 @@ log = structlog.get_logger()
 
 RESPONSE_BYTES_MAX = 512
 
+Key = tuple[int, int, int]
+"""tenant_id, listing_id, epoch: after a lease was lost and taken again, a listing may have a result of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -102,8 +105,8 @@ class Recorder:
         taken, self._reports = self._reports[:count], self._reports[count:]
         return taken
 
-    async def _write(self, reports: Sequence[Report]) -> set[tuple[int, int]]:
-        """Returns the (tenant_id, listing_id) whose results were written."""
+    async def _write(self, reports: Sequence[Report]) -> set[Key]:
+        """Returns the keys of the results that were written."""
         try:
             async with self._pool.transaction() as connection:
                 return await _record(connection, reports, self._settings)
@@ -113,13 +116,13 @@ class Recorder:
                 return await _record(connection, reports, self._settings)
 
 
-def _tell(reports: Sequence[Report], written: set[tuple[int, int]]) -> None:
+def _tell(reports: Sequence[Report], written: set[Key]) -> None:
     for report in reports:
         if not report.recorded.done():
-            report.recorded.set_result(all((report.tenant_id, r.listing_id) in written for r in report.results))
+            report.recorded.set_result(all(_key(report, result) in written for result in report.results))
 
 
-async def _record(connection: Connection, reports: Sequence[Report], settings: Settings) -> set[tuple[int, int]]:
+async def _record(connection: Connection, reports: Sequence[Report], settings: Settings) -> set[Key]:
     ours = await db.lock_results(
         connection, {(r.tenant_id, x.listing_id, r.store_id, r.epoch) for r in reports for x in r.results}
     )
@@ -128,18 +131,22 @@ async def _record(connection: Connection, reports: Sequence[Report], settings: S
         (report, result, call_id)
         for report, call_id in zip(reports, call_ids, strict=True)
         for result in report.results
-        if (report.tenant_id, result.listing_id) in ours
+        if _key(report, result) in ours
     ]
     rows.sort(key=lambda row: (row[0].tenant_id, row[1].listing_id))
     await db.write(connection, "record_states", [_state_row(report, result) for report, result, _ in rows])
-    settled = [_settle_row(r, x, call, ours[r.tenant_id, x.listing_id]) for r, x, call in rows if _settles(x)]
+    settled = [_settle_row(r, x, call, ours[_key(r, x)]) for r, x, call in rows if _settles(x)]
     await db.write(connection, "settle_items", settled)
     waits = [row for report, result, _ in rows if (row := _wait_row(report, result, settings)) is not None]
     await db.write(connection, "write_waits", waits)
     for report in reports:
-        if report.pause is not None:
+        if report.pause is not None and any(_key(report, result) in ours for result in report.results):
             await stores.pause(connection, tenant_id=report.tenant_id, store_id=report.store_id, reason=report.pause)
     return set(ours)
+
+
+def _key(report: Report, result: Result) -> Key:
+    return report.tenant_id, result.listing_id, report.epoch
 
 
 async def _write_calls(connection: Connection, reports: Sequence[Report], settings: Settings) -> list[int | None]:
