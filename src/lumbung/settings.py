@@ -81,12 +81,17 @@ class Settings:
     # Delivering
     lease_seconds: float = _setting(15.0, "lifetime of a worker's leases (at least 2.2 times the longest call timeout)")
     lease_renew_seconds: float = _setting(5.0, "between two renewals")
+    look_interval_ms: float = _setting(20.0, "shortest time between two looks for work")
     poll_seconds: float = _setting(1.0, "between two looks for work when no wake-up comes")
     claim_stores_max: int = _setting(500, "stores that a worker leases in one look")
     window_listings_max: int = _setting(200, "due listings of a store that a worker reads at once")
     window_fresh_ms: float = _setting(20.0, "a quantity read longer ago is read again before it is sent")
-    calls_in_flight_max: int = _setting(256, "HTTP calls of a worker at once")
+    calls_in_flight_max: int = _setting(256, "HTTP calls of a worker to one channel at once")
     record_interval_ms: float = _setting(5.0, "results are written at least this often")
+    record_backlog_rows_max: int = _setting(10_000, "results that may wait to be written before no call is started")
+    record_lock_timeout_ms: int = _setting(
+        1000, "results wait this long for a row lock before stores are written apart"
+    )
     record_rows_max: int = _setting(1000, "results written in one transaction")
     stop_seconds: float = _setting(60.0, "for calls in flight to end after SIGTERM")
     backoff_first_seconds: float = _setting(0.5, "first backoff; doubles with each failure, with full jitter")
@@ -94,6 +99,11 @@ class Settings:
     throttle_default_seconds: float = _setting(
         60.0, "a throttled store waits this long when the marketplace names no time"
     )
+    throttle_seconds_max: float = _setting(3600.0, "a throttled store waits no longer, whatever the marketplace asks")
+    defer_default_seconds: float = _setting(
+        1800.0, "a locked listing (campaign, holiday) waits this long when no time is named"
+    )
+    defer_seconds_max: float = _setting(3600.0, "a locked listing is tried again at least this often")
     park_retry_seconds: float = _setting(3600.0, "a parked listing is tried again by new updates at most this often")
     breaker_failures: int = _setting(5, "failures in a row that open a store's breaker")
     breaker_probe_seconds: float = _setting(5.0, "first wait for a probe; doubles up to breaker_probe_seconds_max")

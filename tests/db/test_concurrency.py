@@ -140,6 +140,7 @@ async def test_when_updates_have_ended_every_listing_is_delivered_and_every_item
         await asyncio.gather(*(crowd.deliver(held) for held in leases))
         if await world.value("SELECT count(*) FROM listing_state WHERE version_due > version_settled") == 0:
             break
+    assert crowd.busy == []
     assert await world.value("SELECT count(*) FROM item WHERE finished_at IS NULL") == 0
     assert await world.value("SELECT count(*) FROM stock_update WHERE finished_at IS NULL") == 0
     assert await world.rows(

@@ -9,7 +9,7 @@ import pytest
 from lumbung.db import lease
 from lumbung.db.lease import LeaseRow
 from lumbung.model import StoreMode
-from tests.db.delivering import QUIESCE, claim, leased, register
+from tests.db.delivering import QUIESCE, blocked, claim, gate, leased, register
 from tests.world import World
 
 COVERS = {"register_worker", "renew_worker", "stop_worker", "held", "claim", "give_back", "forget_workers"}
@@ -47,6 +47,25 @@ async def test_of_two_claimers_at_the_same_moment_one_gets_the_store(world: Worl
     winner = workers[[len(row) for row in rows].index(1)]
     assert await held(world, winner) == {store: 1}
     assert await claim(world, workers[0], store) == []
+
+
+@pytest.mark.parametrize("holder", ["nobody", "an expired worker"])
+async def test_a_claim_that_began_before_another_took_the_store_does_not_take_it_again(
+    world: World, holder: str
+) -> None:
+    """Its snapshot still shows the store as free; the row that it finds unlocked says otherwise."""
+    await world.tenant()
+    store = await world.store()
+    expired, winner, loser = [await register(world) for _ in range(3)]
+    if holder == "an expired worker":
+        await claim(world, expired, store)
+        await expire(world, expired)
+    async with gate(world.pool, "tenant"):
+        claiming = asyncio.create_task(claim(world, loser, store))
+        await blocked(world)
+        await world.execute("UPDATE store_lease SET worker_id = $1, epoch = epoch + 1", winner)
+    assert await claiming == []
+    assert list(await held(world, winner)) == [store]
 
 
 async def test_a_lease_says_what_its_holder_needs(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 import asyncpg
 import pytest
@@ -62,23 +63,24 @@ async def test_every_table_of_a_tenant_has_a_primary_key_that_begins_with_tenant
     assert None not in first.values()
 
 
-@pytest.mark.parametrize(
-    ("table", "column", "words"),
-    [
-        ("listing_state", "state", ListingStatus),
-        ("listing_wait", "reason", WaitReason),
-        ("store", "mode", StoreMode),
-        ("tenant", "unknown_sku", UnknownSku),
-        ("tenant", "channel_stock_limit", StockLimit),
-    ],
-)
-async def test_a_check_has_the_words_of_its_enum(world: World, table: str, column: str, words: type) -> None:
-    checks = await world.rows(
-        "SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'",
-        table,
-    )
-    [text] = [row["text"] for row in checks if row["text"].startswith(f"CHECK (({column} = ANY")]
-    assert re.findall(r"'([a-z]+)'", text) == [word.value for word in words]  # type: ignore[attr-defined]
+WORDS: list[tuple[str, str, type[StrEnum]]] = [
+    ("listing_state", "state", ListingStatus),
+    ("listing_wait", "reason", WaitReason),
+    ("store", "mode", StoreMode),
+    ("tenant", "unknown_sku", UnknownSku),
+    ("tenant", "channel_stock_limit", StockLimit),
+]
+
+
+async def test_each_check_has_the_words_of_its_enum(world: World) -> None:
+    for table, column, words in WORDS:
+        checks = await world.rows(
+            "SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint"
+            " WHERE conrelid = $1::regclass AND contype = 'c'",
+            table,
+        )
+        [text] = [row["text"] for row in checks if row["text"].startswith(f"CHECK (({column} = ANY")]
+        assert re.findall(r"'([a-z]+)'", text) == [word.value for word in words]
 
 
 async def test_a_lane_is_one_of_those_that_the_engine_knows(world: World) -> None:
@@ -91,48 +93,48 @@ async def test_a_lane_is_one_of_those_that_the_engine_knows(world: World) -> Non
         await world.execute("UPDATE listing_state SET lane = $1", max(Lane) + 1)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "state = 'idle'",
-        "lane = 0",
-        "state = 'parked', lane = 0",
-        "park_reason = 'a'",
-        "version_delivered = version_due + 1",
-        "version_settled = version_due + 1",
-        "version_delivered = version_due, version_settled = version_due - 1",
-        "quantity_due = -1",
-        "attempts = -1",
-    ],
-)
-async def test_a_state_that_means_nothing_is_refused(world: World, change: str) -> None:
+MEANINGLESS = [
+    "state = 'idle'",
+    "lane = 0",
+    "state = 'parked', lane = 0",
+    "park_reason = 'a'",
+    "version_delivered = version_due + 1",
+    "version_settled = version_due + 1",
+    "version_delivered = version_due, version_settled = version_due - 1",
+    "quantity_due = -1",
+    "attempts = -1",
+]
+
+
+async def test_a_state_that_means_nothing_is_refused(world: World) -> None:
     await world.small()
     await world.accepted(stock_update(blib=1))
-    with pytest.raises(asyncpg.CheckViolationError):
-        await world.execute(f"UPDATE listing_state SET {change}")  # noqa: S608
+    for change in MEANINGLESS:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await world.execute(f"UPDATE listing_state SET {change}")  # noqa: S608
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE warehouse SET name = 'x' WHERE id <> 0",
-        "UPDATE store SET name = 'x'",
-        "UPDATE store SET channel = 'shpe'",
-        "UPDATE variant SET sku = 'x'",
-        "UPDATE listing SET remote_variant = 'x'",
-        "UPDATE listing SET variant_id = variant_id + 1",
-        "UPDATE listing SET store_id = store_id + 1",
-        "DELETE FROM warehouse",
-        "DELETE FROM store",
-        "DELETE FROM variant",
-        "DELETE FROM listing",
-    ],
-)
-async def test_what_history_names_is_neither_renamed_nor_deleted(world: World, change: str) -> None:
+FORBIDDEN = [
+    "UPDATE warehouse SET name = 'x' WHERE id <> 0",
+    "UPDATE store SET name = 'x'",
+    "UPDATE store SET channel = 'shpe'",
+    "UPDATE variant SET sku = 'x'",
+    "UPDATE listing SET remote_variant = 'x'",
+    "UPDATE listing SET variant_id = variant_id + 1",
+    "UPDATE listing SET store_id = store_id + 1",
+    "DELETE FROM warehouse",
+    "DELETE FROM store",
+    "DELETE FROM variant",
+    "DELETE FROM listing",
+]
+
+
+async def test_what_history_names_is_neither_renamed_nor_deleted(world: World) -> None:
     await world.small()
     await world.warehouse("east")
-    with pytest.raises(asyncpg.RaiseError, match=r"history names this row|retired, never deleted"):
-        await world.execute(change)
+    for change in FORBIDDEN:
+        with pytest.raises(asyncpg.RaiseError, match=r"history names this row|retired, never deleted"):
+            await world.execute(change)
 
 
 async def test_what_history_names_may_be_retired_and_keep_its_name(world: World) -> None:
@@ -152,25 +154,22 @@ async def test_no_extension_is_needed(world: World) -> None:
 # --- hot rows ---
 
 
-@pytest.mark.parametrize(
-    ("table", "options"),
-    [
-        (
-            "listing_state",
-            {"fillfactor": 60, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_cost_delay": 1},
-        ),
-        ("contribution", {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_cost_delay": 1}),
-        ("listing_wait", {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02}),
-        ("stock_level", {"fillfactor": 70}),
-        ("channel_stock", {"fillfactor": 70}),
-        ("worker", {"fillfactor": 50}),
-        ("store_lease", {"fillfactor": 50}),
-        ("budget", {"fillfactor": 50}),
-    ],
-)
-async def test_hot_rows_have_room_and_are_vacuumed_early(world: World, table: str, options: dict[str, float]) -> None:
-    found = await world.value("SELECT reloptions FROM pg_class WHERE oid = $1::regclass", table)
-    assert {name: float(value) for name, _, value in (option.partition("=") for option in found)} == options
+HOT = {
+    "listing_state": {"fillfactor": 60, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_cost_delay": 1},
+    "contribution": {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_cost_delay": 1},
+    "listing_wait": {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
+    "stock_level": {"fillfactor": 70},
+    "channel_stock": {"fillfactor": 70},
+    "worker": {"fillfactor": 50},
+    "store_lease": {"fillfactor": 50},
+    "budget": {"fillfactor": 50},
+}
+
+
+async def test_hot_rows_have_room_and_are_vacuumed_early(world: World) -> None:
+    rows = await world.rows("SELECT relname, reloptions FROM pg_class WHERE relname = ANY($1)", list(HOT))
+    found = {row["relname"]: [option.partition("=") for option in row["reloptions"]] for row in rows}
+    assert {table: {name: float(value) for name, _, value in options} for table, options in found.items()} == HOT
 
 
 async def test_listing_state_has_no_index_but_its_key_and_the_lanes(world: World) -> None:

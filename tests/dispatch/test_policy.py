@@ -25,6 +25,7 @@ from lumbung.channels.base import (
 )
 from lumbung.dispatch.policy import (
     Decision,
+    Defer,
     Delays,
     Deliver,
     Fine,
@@ -40,7 +41,14 @@ from lumbung.dispatch.policy import (
     decide,
 )
 
-DELAYS = Delays(backoff_first_seconds=0.5, backoff_max_seconds=900.0, throttle_default_seconds=60.0)
+DELAYS = Delays(
+    backoff_first_seconds=0.5,
+    backoff_max_seconds=900.0,
+    throttle_default_seconds=60.0,
+    throttle_seconds_max=600.0,
+    defer_default_seconds=1800.0,
+    defer_seconds_max=3600.0,
+)
 THIRD_FAILURE = Situation(attempts=2, dice=0.25, doubt_seconds=0.0)  # 0.25 x 0.5 x 2 ** 2
 
 DECIDED: list[tuple[Outcome, Decision]] = [
@@ -54,11 +62,14 @@ DECIDED: list[tuple[Outcome, Decision]] = [
     (Misconfigured("no scope", Scope.STORE), Decision(Stay(), Pause("no scope"), "no scope")),
     (Misconfigured("no warehouse", Scope.LISTING), Decision(Park("no warehouse"), Fine(), "no warehouse")),
     (Rejected("banned"), Decision(Park("banned"), Fine(), "banned")),
+    (Throttled(1e9), Decision(Stay(), SlowDown(600.0), "The marketplace asks to slow down")),
+    (Deferred(None, "campaign"), Decision(Defer(1800.0), Fine(), "campaign")),
+    (Deferred(60.0, "campaign"), Decision(Defer(60.0), Fine(), "campaign")),
+    (Deferred(1e9, "campaign"), Decision(Defer(3600.0), Fine(), "campaign")),
 ]
 UNDECIDED: list[Outcome] = [
     Submitted("feed-1", 30.0),
     Floor(3, "reserved"),
-    Deferred(None, "campaign"),
     Conflict(4),
     Unauthorized("expired", refreshable=True),
     Throttled(1.0, Scope.APPLICATION),

@@ -375,10 +375,10 @@ class Stock(RuleBasedStateMachine):
 
 
 TestStock = Stock.TestCase
-TestStock.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestStock.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(groups=st.lists(st.lists(updates(), min_size=1, max_size=3), min_size=2, max_size=8))
 def test_any_updates_in_any_groups_have_every_listing_show_what_the_contract_says(
     groups: list[list[tuple[int, StockUpdate]]],
@@ -398,7 +398,7 @@ changes = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps=st.lists(updates().map(lambda update: ("accept", *update)) | changes, min_size=4, max_size=14))
 def test_any_links_between_any_updates_end_in_the_right_sum(
     steps: list[tuple[str, int, StockUpdate | str | None]],

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -114,10 +114,14 @@ def build_api(settings: Settings, pool: Pool, keyring: Keyring) -> tuple[Callabl
 async def built_worker(settings: Settings, pool: Pool, keyring: Keyring) -> AsyncIterator[Worker]:
     """A worker with the one HTTP client of its process."""
     clock = SystemClock()
-    async with HttpClient(
-        clock,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        answer_bytes_max=settings.answer_bytes_max,
-    ) as http:
+    async with (
+        HttpClient(
+            clock,
+            connect_timeout_seconds=settings.connect_timeout_seconds,
+            connections_per_host_max=settings.calls_in_flight_max,
+            answer_bytes_max=settings.answer_bytes_max,
+        ) as http,
+        Pool(pool.url, replace(settings, database_connections_max=1)) as lease_pool,
+    ):
         dice = random.SystemRandom().random
-        yield Worker(pool, settings, channels=CHANNELS, http=http, keyring=keyring, clock=clock, dice=dice)
+        yield Worker(pool, lease_pool, settings, channels=CHANNELS, http=http, keyring=keyring, clock=clock, dice=dice)

@@ -97,6 +97,10 @@ async def take_call_ids(connection: Connection, count: int) -> list[int]:
     return [row["id"] for row in await _queries["take_call_ids"].all(connection, count=count)]
 
 
+async def call_was_written(connection: Connection, *, tenant_id: int, call_id: int) -> bool:
+    return bool(await _queries["call_was_written"].value(connection, tenant_id=tenant_id, id=call_id))
+
+
 async def write(connection: Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Run record_states, settle_items, write_waits or write_calls with rows turned into arrays."""
     if rows:

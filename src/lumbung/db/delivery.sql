@@ -129,7 +129,8 @@ FOR NO KEY UPDATE OF s FOR SHARE OF l
 SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 
 -- name: record_states!
--- kind: delivered, retry (waits), stay (the store waits, the listing stays due), parked. A listing that was cleared or
+-- kind: delivered, retry (waits, and an attempt is counted), defer (waits), stay (the store waits, the listing stays due),
+-- parked. A listing that was cleared or
 -- got a newer version meanwhile keeps its state.
 UPDATE listing_state s SET
     calls              = s.calls + 1,
@@ -137,14 +138,14 @@ UPDATE listing_state s SET
     version_settled    = CASE WHEN r.kind IN ('delivered', 'parked') THEN greatest(s.version_settled, r.version) ELSE s.version_settled END,
     quantity_delivered = CASE WHEN r.kind = 'delivered' THEN r.quantity ELSE s.quantity_delivered END,
     delivered_at       = CASE WHEN r.kind = 'delivered' THEN now() ELSE s.delivered_at END,
-    attempts           = CASE r.kind WHEN 'retry' THEN s.attempts + 1 WHEN 'stay' THEN s.attempts ELSE 0 END,
+    attempts           = CASE r.kind WHEN 'retry' THEN s.attempts + 1 WHEN 'stay' THEN s.attempts WHEN 'defer' THEN s.attempts ELSE 0 END,
     quantity_doubtful  = CASE WHEN r.doubtful THEN r.quantity WHEN r.kind = 'delivered' AND r.wait_seconds IS NULL THEN NULL ELSE s.quantity_doubtful END,
     doubtful_at        = CASE WHEN r.doubtful THEN now()      WHEN r.kind = 'delivered' AND r.wait_seconds IS NULL THEN NULL ELSE s.doubtful_at END,
     last_outcome       = r.outcome,
     last_message       = r.message,
     state              = CASE WHEN s.state <> 'due' OR r.kind = 'stay' THEN s.state
                               WHEN r.kind = 'delivered' AND s.version_due > r.version THEN s.state
-                              WHEN r.kind = 'delivered' THEN 'idle' WHEN r.kind = 'retry' THEN 'waiting' ELSE 'parked' END,
+                              WHEN r.kind = 'delivered' THEN 'idle' WHEN r.kind IN ('retry', 'defer') THEN 'waiting' ELSE 'parked' END,
     lane               = CASE WHEN s.state <> 'due' OR r.kind = 'stay' OR (r.kind = 'delivered' AND s.version_due > r.version)
                               THEN s.lane ELSE 0 END,
     park_reason        = CASE WHEN s.state = 'due' AND r.kind = 'parked' THEN r.message ELSE s.park_reason END,
@@ -202,3 +203,7 @@ FROM unnest(:tenant_ids::bigint[], :ids::bigint[], :store_ids::bigint[], :epochs
             :methods::text[], :urls::text[], :requests::text[], :statuses::smallint[], :responses::text[],
             :outcomes::text[], :durations_ms::real[])
      AS r (tenant_id, id, store_id, epoch, listing_ids, method, url, request, status, response, outcome, duration_ms)
+
+-- name: call_was_written$
+-- After a COMMIT whose answer was lost: did the results that came with this call take effect?
+SELECT EXISTS (SELECT FROM call WHERE tenant_id = :tenant_id AND created_at > now() - interval '1 hour' AND id = :id)

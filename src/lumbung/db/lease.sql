@@ -23,6 +23,8 @@ SELECT store_id, epoch FROM store_lease WHERE worker_id = :worker_id
 -- Takes stores that nobody holds, or whose holder has expired: past, or further ahead than a lifetime (then the clock
 -- has jumped). A holder that expired may have left calls in flight: until doubt_until they may still take effect. It is
 -- never further ahead than the quiesce time: what is, was written before the clock jumped back.
+-- "Nobody" is asked of the lease's own row: when somebody else has just taken it, that row is looked at again, but the
+-- outer join then has no worker for it.
 WITH free AS (
     SELECT l.store_id, s.channel, coalesce(q.seconds, 0) * interval '1 second' AS quiesce,
            CASE WHEN w.id IS NOT NULL AND NOT w.stopping
@@ -35,7 +37,7 @@ WITH free AS (
     WHERE l.store_id = ANY(:store_ids::bigint[])
       AND s.mode = 'live' AND s.retired_at IS NULL AND t.disabled_at IS NULL
       AND s.channel = ANY(:channels::text[])
-      AND (w.id IS NULL OR w.expires_at < clock_timestamp()
+      AND (l.worker_id IS NULL OR w.expires_at < clock_timestamp()
            OR w.expires_at > clock_timestamp() + w.lifetime_seconds * interval '1 second')
     ORDER BY l.store_id
     LIMIT :limit

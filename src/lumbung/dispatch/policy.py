@@ -10,8 +10,10 @@
     Unauthorized     stays due                            pauses
     Misconfigured    parks, or stays due                  pauses when its scope is the store
     Rejected         parks; its items end as failed
+    Deferred         waits, then the newest; no attempt
+                     is counted
 
-Submitted, Floor, Deferred, Conflict and a token that can be refreshed have no decision yet: no connector answers them,
+Submitted, Floor, Conflict and a token that can be refreshed have no decision yet: no connector answers them,
 and one that did would be refused loudly (`NoDecisionError`).
 """
 
@@ -63,6 +65,13 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Defer:
+    """Wait, then send the newest. Counts as no attempt."""
+
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stay:
     """Stay due: it is the store that waits."""
 
@@ -74,7 +83,7 @@ class Park:
     reason: str
 
 
-ListingDecision = Deliver | Retry | Stay | Park
+ListingDecision = Deliver | Retry | Defer | Stay | Park
 
 
 # --- for its store ---
@@ -126,6 +135,9 @@ class Delays:
     backoff_first_seconds: float
     backoff_max_seconds: float
     throttle_default_seconds: float
+    throttle_seconds_max: float
+    defer_default_seconds: float
+    defer_seconds_max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,8 @@ def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
             confirm = situation.doubt_seconds if situation.doubt_seconds > 0 else None
             return Decision(Deliver(confirm), Fine(), DELIVERED_MESSAGE)
         case Throttled(retry_after_seconds=seconds, scope=Scope.STORE | Scope.LISTING, message=message):
-            return Decision(Stay(), SlowDown(delays.throttle_default_seconds if seconds is None else seconds), message)
+            wait = delays.throttle_default_seconds if seconds is None else seconds
+            return Decision(Stay(), SlowDown(min(wait, delays.throttle_seconds_max)), message)
         case Unavailable(message=message):
             return Decision(Retry(_backoff(situation, delays), doubtful=False), Trouble(), message)
         case InDoubt(message=message):
@@ -156,7 +169,10 @@ def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
             return Decision(Stay(), Pause(message), message)
         case Misconfigured(message=message) | Rejected(message=message):
             return Decision(Park(message), Fine(), message)
-        case Submitted() | Floor() | Deferred() | Conflict() | Unauthorized() | Throttled():
+        case Deferred(retry_after_seconds=seconds, message=message):
+            wait = delays.defer_default_seconds if seconds is None else seconds
+            return Decision(Defer(min(wait, delays.defer_seconds_max)), Fine(), message)
+        case Submitted() | Floor() | Conflict() | Unauthorized() | Throttled():
             raise NoDecisionError(f"No decision is built for {outcome}")
         case _:
             assert_never(outcome)

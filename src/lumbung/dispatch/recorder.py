@@ -20,8 +20,8 @@ from lumbung.db import delivery as db
 from lumbung.db import stores
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection
-from lumbung.dispatch.policy import Deliver, ListingDecision, Park, Retry, Stay
-from lumbung.errors import CommitUnknown, LumbungError
+from lumbung.dispatch.policy import Defer, Deliver, ListingDecision, Park, Retry, Stay
+from lumbung.errors import CommitUnknown, LockBusy, LumbungError
 from lumbung.model import WaitReason
 from lumbung.settings import Settings
 
@@ -65,6 +65,12 @@ class Recorder:
         self._settings = settings
         self._reports: list[Report] = []
         self._some = asyncio.Event()
+        self._away = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be written that nothing more should be sent."""
+        return sum(len(report.results) for report in self._reports) >= self._settings.record_backlog_rows_max
 
     def put(self, report: Report) -> None:
         """Take a report in; its future becomes True when it is written, False when the lease was lost."""
@@ -73,24 +79,14 @@ class Recorder:
 
     async def run(self) -> None:
         """Write until cancelled. A database that is away is tried again with the next batch."""
-        away = False
         while True:
             await self._some.wait()
             await asyncio.sleep(self._settings.record_interval_ms / 1000)
             reports = self._take()
-            try:
-                written = await self._write(reports)
-            except LumbungError as error:
-                if not away:
-                    log.warning("results cannot be recorded, trying again", error=str(error))
-                away = True
-                self._reports = reports + self._reports
+            left = await self._write_or_keep(reports)
+            self._reports = left + self._reports
+            if left:
                 await asyncio.sleep(self._settings.poll_seconds)
-                continue
-            if away:
-                log.info("results are recorded again")
-            away = False
-            _tell(reports, written)
             if not self._reports:
                 self._some.clear()
 
@@ -105,15 +101,49 @@ class Recorder:
         taken, self._reports = self._reports[:count], self._reports[count:]
         return taken
 
-    async def _write(self, reports: Sequence[Report]) -> set[Key]:
-        """Returns the keys of the results that were written."""
+    async def _write_or_keep(self, reports: list[Report]) -> list[Report]:
+        """Write and tell; returns what could not be written now."""
         try:
-            async with self._pool.transaction() as connection:
-                return await _record(connection, reports, self._settings)
+            await self._write(reports)
+        except LockBusy:
+            return await self._write_apart(reports)
+        except LumbungError as error:
+            if not self._away:
+                log.warning("results cannot be recorded, trying again", error=str(error))
+            self._away = True
+            return reports
+        if self._away:
+            log.info("results are recorded again")
+        self._away = False
+        return []
+
+    async def _write_apart(self, reports: list[Report]) -> list[Report]:
+        """Somebody holds the lock of a row: only its store waits for it."""
+        stores: dict[int, list[Report]] = {}
+        for report in reports:
+            stores.setdefault(report.store_id, []).append(report)
+        if len(stores) == 1:
+            return reports
+        left = [await self._write_or_keep(of_store) for of_store in stores.values()]
+        return [report for of_store in left for report in of_store]
+
+    async def _write(self, reports: Sequence[Report]) -> None:
+        """One transaction; a COMMIT whose answer was lost is looked up, so that no call is counted twice."""
+        written: set[Key] = set()
+        async with self._pool.connection() as connection:
+            call_ids = await db.take_call_ids(connection, sum(len(report.calls) for report in reports))
+        try:
+            async with self._pool.transaction(lock_timeout_ms=self._settings.record_lock_timeout_ms) as connection:
+                written = await _record(connection, reports, call_ids, self._settings)
         except CommitUnknown:
-            # Writing the same again is harmless: versions only grow, ended items do not change.
-            async with self._pool.transaction() as connection:
-                return await _record(connection, reports, self._settings)
+            if not call_ids or not await self._took_effect(reports, call_ids):
+                raise
+        _tell(reports, written)
+
+    async def _took_effect(self, reports: Sequence[Report], call_ids: Sequence[int]) -> bool:
+        first = next(report for report in reports if report.calls)
+        async with self._pool.connection() as connection:
+            return await db.call_was_written(connection, tenant_id=first.tenant_id, call_id=call_ids[0])
 
 
 def _tell(reports: Sequence[Report], written: set[Key]) -> None:
@@ -122,11 +152,13 @@ def _tell(reports: Sequence[Report], written: set[Key]) -> None:
             report.recorded.set_result(all(_key(report, result) in written for result in report.results))
 
 
-async def _record(connection: Connection, reports: Sequence[Report], settings: Settings) -> set[Key]:
+async def _record(
+    connection: Connection, reports: Sequence[Report], ids: Sequence[int], settings: Settings
+) -> set[Key]:
     ours = await db.lock_results(
         connection, {(r.tenant_id, x.listing_id, r.store_id, r.epoch) for r in reports for x in r.results}
     )
-    call_ids = await _write_calls(connection, reports, settings)
+    call_ids = await _write_calls(connection, reports, ids, settings)
     rows = [
         (report, result, call_id)
         for report, call_id in zip(reports, call_ids, strict=True)
@@ -149,16 +181,17 @@ def _key(report: Report, result: Result) -> Key:
     return report.tenant_id, result.listing_id, report.epoch
 
 
-async def _write_calls(connection: Connection, reports: Sequence[Report], settings: Settings) -> list[int | None]:
+async def _write_calls(
+    connection: Connection, reports: Sequence[Report], ids: Sequence[int], settings: Settings
+) -> list[int | None]:
     """Keep every HTTP call; returns for each report the id of its last call."""
-    count = sum(len(report.calls) for report in reports)
-    ids = iter(await db.take_call_ids(connection, count) if count else [])
+    fresh = iter(ids)
     rows: list[tuple[Any, ...]] = []
     last: list[int | None] = []
     for report in reports:
         call_id: int | None = None
         for call in report.calls:
-            call_id = next(ids)
+            call_id = next(fresh)
             rows.append(_call_row(report, call, call_id, settings.call_text_chars_max))
         last.append(call_id)
     await db.write(connection, "write_calls", rows)
@@ -220,6 +253,8 @@ def _wait_row(report: Report, result: Result, settings: Settings) -> tuple[Any, 
     match result.decision:
         case Retry(after_seconds=seconds):
             return (*head, WaitReason.BACKOFF, seconds)
+        case Defer(after_seconds=seconds):
+            return (*head, WaitReason.DEFERRED, seconds)
         case Park():
             return (*head, WaitReason.PARKED, settings.park_retry_seconds)
         case Deliver(confirm_after_seconds=seconds) if seconds is not None:
@@ -234,6 +269,8 @@ def _kind(decision: ListingDecision) -> str:
             return "delivered"
         case Retry():
             return "retry"
+        case Defer():
+            return "defer"
         case Stay():
             return "stay"
         case Park():

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from lumbung.channels.base import Attempt, Channel, InDoubt, Push, Row, Session
+from lumbung.channels.base import Attempt, CallRecord, Channel, InDoubt, Push, Row, Session
 from lumbung.clock import Clock
 from lumbung.db import delivery as db
 from lumbung.db.delivery import Due
@@ -23,12 +23,26 @@ from lumbung.db.pool import Pool
 from lumbung.dispatch.batching import WEIGHTS, LaneShares, group, share_lanes
 from lumbung.dispatch.breaker import Breaker
 from lumbung.dispatch.pacing import Pacer
-from lumbung.dispatch.policy import Decision, Delays, Fine, Pause, Retry, Situation, SlowDown, Trouble, Unclear, decide
+from lumbung.dispatch.policy import (
+    Decision,
+    Defer,
+    Delays,
+    Fine,
+    Pause,
+    Retry,
+    Situation,
+    SlowDown,
+    Trouble,
+    Unclear,
+    decide,
+)
 from lumbung.dispatch.recorder import Recorder, Report, Result
 from lumbung.errors import LumbungError
 from lumbung.settings import Settings
 
 log = structlog.get_logger()
+
+CONFIRM_SECONDS_MIN = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +68,14 @@ class StoreLimits:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all senders of a process share. `may_start(seconds)`: no lease can end during a call of that length;
-    `look_after(seconds)`: have the worker look for waits that are over."""
+    """What all senders of a process share. `permits`: calls at once, by channel code. `may_start(seconds)`: no lease
+    can end during a call of that length; `look_after(seconds)`: have the worker look for waits that are over."""
 
     pool: Pool
     settings: Settings
     clock: Clock
     recorder: Recorder
-    calls: asyncio.Semaphore
+    permits: Mapping[str, asyncio.Semaphore]
     dice: Callable[[], float]
     may_start: Callable[[float], bool]
     look_after: Callable[[float], None]
@@ -95,6 +109,7 @@ class StoreSender:
         self._in_flight = 0
         self._woken = asyncio.Event()
         self._stopping = False
+        self.waits_for_lease = False
         self._log = log.bind(tenant=lease.tenant_id, store=lease.store_id, channel=lease.channel)
 
     def wake(self) -> None:
@@ -118,7 +133,7 @@ class StoreSender:
             try:
                 wait_seconds = await self._step()
             except LumbungError as error:
-                self._log.warning("due listings cannot be read", error=str(error))
+                self._log.debug("due listings cannot be read", error=str(error))  # the worker tells once
                 wait_seconds = self._engine.settings.poll_seconds
             if wait_seconds is None or wait_seconds > 0:
                 await self._pause(wait_seconds)
@@ -140,24 +155,44 @@ class StoreSender:
     async def _step(self) -> float | None:
         """Start one call, or say how long there is nothing to do (None: until woken)."""
         now = self._engine.clock.monotonic()
-        if self._in_flight >= self._channel.manifest.in_flight_max:
+        if self._in_flight >= self._channel.manifest.in_flight_max or not self._lease_lasts():
             return None
-        if not self._engine.may_start(self._limits.call_timeout_seconds):
-            return None  # the lease could end during the call: renewing it wakes us
         ready_at = self._ready_at(now)
         if ready_at > now:
             await self._until(ready_at - now)
             return 0
-        batch = await self._next_batch(now)
-        if batch is None:
-            return None
+        if not self._window and not await self._fill(now):
+            return None  # nothing is due: that needs no permit
+        permits = self._engine.permits[self.lease.channel]
+        await permits.acquire()
+        started = False
+        try:
+            started = await self._start_next()
+        finally:
+            if not started:
+                permits.release()
+        later = self._engine.clock.monotonic()
+        return 0 if started or self._ready_at(later) > later else None
+
+    def _lease_lasts(self) -> bool:
+        """Whether the lease outlasts a call; if not, its renewal wakes us."""
+        self.waits_for_lease = not self._engine.may_start(self._limits.call_timeout_seconds)
+        return not self.waits_for_lease
+
+    async def _start_next(self) -> bool:
+        """Start a call with a permit in hand. Waiting for it may have taken long, so everything is looked at again."""
+        if self._stopping or not self._lease_lasts():
+            return False
+        batch = await self._next_batch(self._engine.clock.monotonic())
         now = self._engine.clock.monotonic()
-        if self._pacer.next_at(now) > now or not self._breaker.may_start(now):
-            self._window.appendleft(batch)  # the store was told to slow down while the batch was read
-            return 0 if self._ready_at(now) > now else None
+        if batch is None:
+            return False
+        if not self._may_go(now):
+            self._window.appendleft(batch)
+            return False
         self._pacer.take(now)
-        self._start(batch)
-        return 0
+        self._start(batch, now)
+        return True
 
     def _ready_at(self, now: float) -> float:
         return max(self._pacer.next_at(now), self._breaker.next_at(now) or now)
@@ -240,48 +275,58 @@ class StoreSender:
             )
         return _Batch(tuple(listings), self._engine.clock.monotonic())
 
-    def _start(self, batch: _Batch) -> None:
+    def _may_go(self, now: float) -> bool:
+        return not self._stopping and self._pacer.next_at(now) <= now and self._breaker.may_start(now)
+
+    def _start(self, batch: _Batch, now: float) -> None:
         self._busy.update(listing.listing_id for listing in batch.listings)
         self._in_flight += 1
-        task = asyncio.create_task(self._call(batch))
+        task = asyncio.create_task(self._call(batch, now))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
-    async def _call(self, batch: _Batch) -> None:
+    async def _call(self, batch: _Batch, started: float) -> None:
         try:
             attempt = await self._push(batch)
+            report = self._judge(batch, attempt, started)
+            self._engine.recorder.put(report)
+            if not await report.recorded:
+                self._log.info("results were dropped: another process sends for this store")
         finally:
-            self._in_flight -= 1
+            self._busy.difference_update(listing.listing_id for listing in batch.listings)
             self._woken.set()
-        report = self._decide(batch, attempt)
-        self._engine.recorder.put(report)
-        written = await report.recorded
-        if not written:
-            self._log.info("results were dropped: another process sends for this store")
-        self._busy.difference_update(listing.listing_id for listing in batch.listings)
-        self._woken.set()
 
     async def _push(self, batch: _Batch) -> Attempt:
         pushes = [
             Push(listing.listing_id, listing.remote_variant, listing.quantity, listing.locations)
             for listing in batch.listings
         ]
-        async with self._engine.calls:
-            try:
-                return await self._session.push(pushes)
-            except Exception:  # noqa: BLE001
-                # A bug in a connector must not stop the store for ever: it is loud, and the listings back off.
-                self._log.exception("the connector failed")
-                outcome = InDoubt("The connector failed: see the log")
-                return Attempt(tuple(Row(push.listing_id, outcome) for push in pushes), ())
+        try:
+            return await self._session.push(pushes)
+        except Exception:  # noqa: BLE001
+            # A bug in a connector must not stop the store for ever: it is loud, and the listings back off.
+            self._log.exception("the connector failed")
+            return _unclear(batch, ())
+        finally:
+            self._engine.permits[self.lease.channel].release()
+            self._in_flight -= 1
+            self._woken.set()
 
-    def _decide(self, batch: _Batch, attempt: Attempt) -> Report:
+    def _judge(self, batch: _Batch, attempt: Attempt, started: float) -> Report:
+        try:
+            return self._decide(batch, attempt, started)
+        except Exception:  # noqa: BLE001
+            # An answer that nothing is decided for, or one without a row for each listing: likewise a bug.
+            self._log.exception("the connector's answer cannot be decided upon")
+            return self._decide(batch, _unclear(batch, attempt.calls), started)
+
+    def _decide(self, batch: _Batch, attempt: Attempt, started: float) -> Report:
         rows = {row.listing_id: row for row in attempt.rows}
         results: list[Result] = []
         pause: str | None = None
         for listing in batch.listings:
             row = rows[listing.listing_id]
-            decision = decide(row.outcome, self._situation(listing), self._delays())
+            decision = decide(row.outcome, self._situation(listing, started), self._delays())
             pause = self._heed(decision) or pause
             results.append(
                 Result(
@@ -301,7 +346,7 @@ class StoreSender:
     def _heed(self, decision: Decision) -> str | None:
         """Do what a decision asks of the store; returns a reason to pause it."""
         now = self._engine.clock.monotonic()
-        if isinstance(decision.listing, Retry):
+        if isinstance(decision.listing, Retry | Defer):
             self._engine.look_after(decision.listing.after_seconds)
         match decision.store:
             case Fine():
@@ -321,13 +366,27 @@ class StoreSender:
                 return reason
         return None
 
-    def _situation(self, listing: Due) -> Situation:
-        now = self._engine.clock.monotonic()
-        doubt = self.lease.doubt_until - now
+    def _situation(self, listing: Due, started: float) -> Situation:
+        """Doubt counts from the start of the call: a lost call may have been applied while ours was under way."""
+        doubt_until = self.lease.doubt_until
         if listing.doubtful_age_seconds is not None:
-            doubt = max(doubt, self._limits.quiesce_seconds - listing.doubtful_age_seconds)
-        return Situation(listing.attempts, self._engine.dice(), max(0.0, doubt))
+            age = max(0.0, listing.doubtful_age_seconds)
+            doubt_until = max(doubt_until, started + self._limits.quiesce_seconds - age)
+        left = max(doubt_until - self._engine.clock.monotonic(), CONFIRM_SECONDS_MIN)
+        return Situation(listing.attempts, self._engine.dice(), left if doubt_until > started else 0.0)
 
     def _delays(self) -> Delays:
         settings = self._engine.settings
-        return Delays(settings.backoff_first_seconds, settings.backoff_max_seconds, settings.throttle_default_seconds)
+        return Delays(
+            backoff_first_seconds=settings.backoff_first_seconds,
+            backoff_max_seconds=settings.backoff_max_seconds,
+            throttle_default_seconds=settings.throttle_default_seconds,
+            throttle_seconds_max=settings.throttle_seconds_max,
+            defer_default_seconds=settings.defer_default_seconds,
+            defer_seconds_max=settings.defer_seconds_max,
+        )
+
+
+def _unclear(batch: _Batch, calls: tuple[CallRecord, ...]) -> Attempt:
+    outcome = InDoubt("The connector failed: see the log")
+    return Attempt(tuple(Row(listing.listing_id, outcome) for listing in batch.listings), calls)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -37,12 +38,16 @@ from lumbung.settings import Settings
 log = structlog.get_logger()
 
 CALL_TIMEOUTS_A_LIFETIME = 2.2
+TICK_SECONDS = 0.05
 
 
 class Worker:
+    """`lease_pool` has a connection of its own, so that renewing never queues behind reading and recording."""
+
     def __init__(
         self,
         pool: Pool,
+        lease_pool: Pool,
         settings: Settings,
         *,
         channels: Mapping[str, Channel],
@@ -52,6 +57,7 @@ class Worker:
         dice: Callable[[], float],
     ):
         self._pool = pool
+        self._lease_pool = lease_pool
         self._settings = settings
         self._channels = channels
         self._http = http
@@ -63,7 +69,7 @@ class Worker:
             settings=settings,
             clock=clock,
             recorder=self._recorder,
-            calls=asyncio.Semaphore(settings.calls_in_flight_max),
+            permits={code: asyncio.Semaphore(settings.calls_in_flight_max) for code in channels},
             dice=dice,
             may_start=self._may_start,
             look_after=self._look_after,
@@ -74,7 +80,9 @@ class Worker:
         self._valid_until = 0.0
         self._senders: dict[int, tuple[StoreSender, asyncio.Task[None]]] = {}
         self._look = asyncio.Event()
-        self._elsewhere: set[int] = set()  # stores that were another worker's at the last poll
+        self._named: set[int] = set()  # stores of wake-ups since the last look
+        self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
+        self._ticks: set[int] = set()
         self._orphans: set[int] = set()  # leases without a sender at the last renewal
         self._away = False
         self._stopping = False
@@ -89,7 +97,8 @@ class Worker:
         try:
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             self._stopping = True
-            await self._stop_senders(list(self._senders))
+            if not any(task.done() for task in tasks):  # after a crash nothing would be recorded: do not wait for it
+                await self._stop_senders()
         finally:
             for task in (stopped, *tasks):
                 task.cancel()
@@ -102,7 +111,7 @@ class Worker:
     # --- the lease of this process ---
 
     def _may_start(self, seconds: float) -> bool:
-        return self._clock.monotonic() + seconds < self._valid_until
+        return self._clock.monotonic() + seconds < self._valid_until and not self._recorder.is_behind
 
     async def _keep_renewing(self) -> None:
         while True:
@@ -115,8 +124,8 @@ class Worker:
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
-        known = set(self._senders)  # a store that is claimed while we ask is not lost
-        async with self._pool.connection() as connection:
+        known = {store_id: sender.lease.epoch for store_id, (sender, _) in self._senders.items()}
+        async with self._lease_pool.connection() as connection:
             if self._worker_id and asked_at < self._valid_until and await lease.renew(connection, self._worker_id):
                 held = await lease.held(connection, self._worker_id)
                 await self._give_back_orphans(connection, held)
@@ -124,15 +133,10 @@ class Worker:
                 await self._register(connection)
                 held = {}
         self._valid_until = asked_at + self.lifetime_seconds
-        lost = {
-            store_id
-            for store_id, (sender, _) in self._senders.items()
-            if store_id in known and held.get(store_id) != sender.lease.epoch
-        }
-        if lost:
-            log.warning("leases were lost", stores=sorted(lost))
-            self._drop_senders(lost)
-        self._wake(None)
+        self._drop_senders({store: epoch for store, epoch in known.items() if held.get(store) != epoch})
+        for sender, _ in self._senders.values():
+            if sender.waits_for_lease:
+                sender.wake()
 
     async def _give_back_orphans(self, connection: Connection, held: Mapping[int, int]) -> None:
         """A lease that had no sender twice in a row was claimed by a look that failed half-way."""
@@ -140,11 +144,12 @@ class Worker:
         stuck = without & self._orphans
         if stuck:
             await lease.give_back(connection, worker_id=self._worker_id, store_ids=stuck)
-        self._orphans = set(without - stuck)
+        self._orphans = without - stuck
 
     async def _register(self, connection: Connection) -> None:
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._worker_id = await lease.register(connection, name=name, lifetime_seconds=self.lifetime_seconds)
+        self._look.set()
 
     async def _leave(self) -> None:
         if not self._worker_id:
@@ -180,19 +185,28 @@ class Worker:
             if store_id in self._senders:
                 self._senders[store_id][0].wake()
             elif store_id not in self._elsewhere:
+                self._named.add(store_id)
                 self._look.set()
 
     def _look_after(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds + 0.001, self._look.set)
+        """Look for waits that are over in so many seconds; one timer a tick, however many listings wait."""
+        loop = asyncio.get_running_loop()
+        tick = math.ceil((loop.time() + seconds) / TICK_SECONDS)
+        if tick not in self._ticks:
+            self._ticks.add(tick)
+            loop.call_at(tick * TICK_SECONDS, self._tick, tick)
+
+    def _tick(self, tick: int) -> None:
+        self._ticks.discard(tick)
+        self._look.set()
 
     async def _keep_looking(self) -> None:
+        next_poll = self._clock.monotonic()
         while True:
-            try:
-                async with asyncio.timeout(self._settings.poll_seconds):
-                    await self._look.wait()
-            except TimeoutError:
+            await self._wait_for_look(next_poll)
+            if self._clock.monotonic() >= next_poll:
+                next_poll = self._clock.monotonic() + self._settings.poll_seconds
                 self._elsewhere.clear()
-            self._look.clear()
             if not self._may_start(0):
                 continue
             try:
@@ -200,35 +214,56 @@ class Worker:
             except LumbungError as error:
                 self._tell(away=True, error=str(error))
                 await asyncio.sleep(self._settings.poll_seconds)
+            await asyncio.sleep(self._settings.look_interval_ms / 1000)
+
+    async def _wait_for_look(self, next_poll: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, next_poll - self._clock.monotonic())):
+                await self._look.wait()
+        except TimeoutError:
+            pass
+        self._look.clear()
 
     async def _look_for_work(self) -> None:
-        longest = max(self._settings.backoff_max_seconds, self._settings.park_retry_seconds, 86_400.0)
+        named, self._named = self._named, set()
         async with self._pool.connection() as connection:
             await self._reap(connection)
-            if self._senders:
-                for store_id in await delivery.release_waits(
-                    connection,
-                    store_ids=list(self._senders),
-                    wait_seconds_max=longest,
-                    limit=self._settings.chunk_rows_max,
-                ):
-                    self._senders[store_id][0].wake()
-            with_work = await delivery.stores_with_work(connection, wait_seconds_max=longest)
-            wanted = [store_id for store_id in with_work if store_id not in self._senders]
-            for store_id in set(with_work) & set(self._senders):
+            await self._release_waits(connection)
+            with_work = set(await delivery.stores_with_work(connection, wait_seconds_max=self._wait_seconds_max()))
+            for store_id in with_work & self._senders.keys():
                 self._senders[store_id][0].wake()
-            if not wanted:
-                return
-            claimed = await lease.claim(
-                connection,
-                worker_id=self._worker_id,
-                store_ids=wanted,
-                quiesce_seconds={code: c.manifest.quiesce_seconds for code, c in self._channels.items()},
-                limit=self._settings.claim_stores_max,
-            )
-        self._elsewhere = set(wanted) - {row.store_id for row in claimed}
+            wanted = with_work - self._senders.keys()
+            claimed = await self._claim(connection, wanted) if wanted else []
         for row in claimed:
             await self._begin(row)
+        self._elsewhere |= (wanted | named) - self._senders.keys()
+
+    async def _release_waits(self, connection: Connection) -> None:
+        if not self._senders:
+            return
+        released = await delivery.release_waits(
+            connection,
+            store_ids=list(self._senders),
+            wait_seconds_max=self._wait_seconds_max(),
+            limit=self._settings.chunk_rows_max,
+        )
+        for store_id in released & self._senders.keys():
+            self._senders[store_id][0].wake()
+
+    def _wait_seconds_max(self) -> float:
+        """No wait is longer; one that is further ahead was written before the clock jumped back."""
+        settings = self._settings
+        quiesce = max((c.manifest.quiesce_seconds for c in self._channels.values()), default=0.0)
+        return max(settings.backoff_max_seconds, settings.park_retry_seconds, settings.defer_seconds_max, 2 * quiesce)
+
+    async def _claim(self, connection: Connection, wanted: Iterable[int]) -> list[LeaseRow]:
+        return await lease.claim(
+            connection,
+            worker_id=self._worker_id,
+            store_ids=wanted,
+            quiesce_seconds={code: c.manifest.quiesce_seconds for code, c in self._channels.items()},
+            limit=self._settings.claim_stores_max,
+        )
 
     def _tell(self, *, away: bool, error: str = "") -> None:
         """Log once down, once up."""
@@ -248,10 +283,12 @@ class Worker:
         try:
             credentials = json.loads(self._keyring.decrypt(row.credentials, purpose_of_store(row.store_id)))
             session = channel.open(credentials, self._http, self._clock)
-        except LumbungError as error:
-            await self._pause_store(row, str(error))
+            limits, pacer = store_limits(channel.manifest, credentials, now)
+        except Exception as error:
+            reason = str(error) if isinstance(error, LumbungError) else "The credentials cannot be used: see the log"
+            log.error("a store cannot be opened", store=row.store_id, exc_info=error)
+            await self._pause_store(row, reason)
             return
-        limits, pacer = store_limits(channel.manifest, credentials, now)
         held = Lease(row.store_id, row.tenant_id, row.epoch, row.channel, row.store_name, now + row.doubt_seconds)
         sender = StoreSender(held, channel, session, pacer, limits, self._engine)
         self._senders[row.store_id] = (sender, asyncio.create_task(sender.run()))
@@ -272,17 +309,21 @@ class Worker:
         if ended:
             await lease.give_back(connection, worker_id=self._worker_id, store_ids=ended)
             for store_id in ended:
-                del self._senders[store_id]
+                self._senders.pop(store_id, None)
 
-    def _drop_senders(self, store_ids: Iterable[int]) -> None:
-        """The lease is gone: nothing may be started, and what is in flight cannot be recorded under it."""
-        for store_id in list(store_ids):
-            sender, task = self._senders.pop(store_id)
+    def _drop_senders(self, lost: Mapping[int, int]) -> None:
+        """Leases of these epochs are gone: nothing may be started, what is in flight cannot be recorded."""
+        for store_id, epoch in lost.items():
+            sender, task = self._senders.get(store_id, (None, None))
+            if sender is None or task is None or sender.lease.epoch != epoch:
+                continue  # it has ended since, or was claimed anew
+            log.warning("a lease was lost", store=store_id, epoch=epoch)
+            del self._senders[store_id]
             sender.abandon()
             task.cancel()
 
-    async def _stop_senders(self, store_ids: Iterable[int]) -> None:
-        senders = [self._senders[store_id][0] for store_id in store_ids]
+    async def _stop_senders(self) -> None:
+        senders = [sender for sender, _ in self._senders.values()]
         try:
             async with asyncio.timeout(self._settings.stop_seconds):
                 await asyncio.gather(*(sender.stop() for sender in senders))
