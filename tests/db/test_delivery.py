@@ -40,6 +40,7 @@ COVERS = {
     "settle_items",
     "write_waits",
     "write_calls",
+    "call_was_written",
 }
 
 PADI = "TOQ-1-1-1"
@@ -264,11 +265,13 @@ async def test_a_delivery_of_an_older_version_leaves_the_newer_one_due(world: Wo
     assert await state(world, "state", "version_delivered") == ("idle", newer)
 
 
-@pytest.mark.parametrize(("kind", "after"), [("retry", "waiting"), ("stay", "due"), ("parked", "parked")])
+@pytest.mark.parametrize(
+    ("kind", "after"), [("retry", "waiting"), ("defer", "waiting"), ("stay", "due"), ("parked", "parked")]
+)
 async def test_what_is_not_delivered_waits_stays_or_parks(world: World, kind: str, after: str) -> None:
     held, listing, version = await due_listing(world)
     wait = None if kind == "stay" else 60.0
-    reason = "parked" if kind == "parked" else "backoff"
+    reason = {"parked": "parked", "defer": "deferred"}.get(kind, "backoff")
     await record(world, held, Told(listing, version, 20, kind, wait, reason, message="why"))
     assert await state(world, "state", "lane", "park_reason", "version_delivered", "quantity_delivered") == (
         after,
@@ -476,6 +479,10 @@ async def test_calls_are_kept_with_what_was_asked_and_answered(world: World) -> 
     [call] = await world.rows("SELECT * FROM call")
     assert (call["id"], call["listing_ids"], call["response"]) == (first, [listing, 7], '{"a": "\\u00e9"}')
     assert (call["epoch"], call["status"], call["duration_ms"]) == (held.epoch, 200, 12.5)
+    async with world.pool.connection() as connection:
+        assert await delivery.call_was_written(connection, tenant_id=held.tenant_id, call_id=first)
+        assert not await delivery.call_was_written(connection, tenant_id=held.tenant_id, call_id=second)
+        assert not await delivery.call_was_written(connection, tenant_id=held.tenant_id + 1, call_id=first)
 
 
 # --- what comes back from waiting ---

@@ -18,7 +18,7 @@ from lumbung.channels.base import CallRecord
 from lumbung.db.lease import LeaseRow
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection
-from lumbung.dispatch.policy import Deliver, ListingDecision, Park, Retry, Stay
+from lumbung.dispatch.policy import Defer, Deliver, ListingDecision, Park, Retry, Stay
 from lumbung.dispatch.recorder import RESPONSE_BYTES_MAX, Recorder, Report, Result, clip_json
 from lumbung.errors import CommitUnknown, Unavailable
 from lumbung.settings import Settings
@@ -151,6 +151,7 @@ async def test_a_report_is_written_with_its_calls_and_ends_its_items(world: Worl
         (Deliver(30.0), "idle", ("confirmation", 30)),
         (Retry(12.0, doubtful=False), "waiting", ("backoff", 12)),
         (Retry(12.0, doubtful=True), "waiting", ("backoff", 12)),
+        (Defer(12.0), "waiting", ("deferred", 12)),
         (Stay(), "due", None),
         (Park("Banned"), "parked", ("parked", 3600)),
     ],
@@ -207,18 +208,76 @@ async def test_results_wait_while_the_database_is_away_and_are_written_when_it_i
     ]
 
 
-async def test_a_commit_whose_answer_was_lost_is_written_again_and_ends_nothing_twice(
+async def test_a_commit_whose_answer_was_lost_is_looked_up_and_not_written_twice(
     world: World, weather: Weather
 ) -> None:
+    held, listed = await due(world, "a")
+    weather.after = [CommitUnknown("lost")]
+    async with recording(weather) as recorder:
+        assert await written(recorder, report(held, result(*listed["a"]), calls=(call(), call())))
+    assert weather.begun == 1
+    assert await told(world) == [("Successfully Updated", True)]
+    assert await world.value("SELECT calls FROM listing_state") == 1
+    assert await world.value("SELECT count(*) FROM call") == 2
+
+
+async def test_a_commit_that_had_no_effect_is_written_again(world: World, weather: Weather) -> None:
+    held, listed = await due(world, "a")
+    weather.before = [CommitUnknown("lost")]
+    async with recording(weather) as recorder:
+        assert await written(recorder, report(held, result(*listed["a"]), calls=(call(),)))
+    assert weather.begun == 2
+    assert await world.value("SELECT calls FROM listing_state") == 1
+    assert await world.value("SELECT count(*) FROM call") == 1
+
+
+async def test_results_without_a_call_are_written_again_and_end_nothing_twice(world: World, weather: Weather) -> None:
     held, listed = await due(world, "a")
     weather.after = [CommitUnknown("lost")]
     async with recording(weather) as recorder:
         assert await written(recorder, report(held, result(*listed["a"])))
     assert weather.begun == 2
     [recorded] = await world.history()
-    assert await told(world) == [("Successfully Updated", True)]
     assert recorded.finished_at is not None
+    assert await told(world) == [("Successfully Updated", True)]
     assert await world.value("SELECT items_open FROM stock_update") == 0
+
+
+async def test_a_row_that_is_locked_holds_up_its_own_store_only(world: World) -> None:
+    await world.tenant()
+    ids = [await world.store(name) for name in ("one", "two")]
+    await world.variants("sku1")
+    await world.listings([("sku1", "one", "a"), ("sku1", "two", "b")])
+    await world.accepted(stock_update(blib=20))
+    listed = {remote: (row["listing_id"], row["version_due"]) for remote, row in (await world.states()).items()}
+    one, two = await claim(world, await register(world), *ids)
+    settings = Settings(record_interval_ms=0.0, poll_seconds=0.001, record_lock_timeout_ms=20)
+    async with recording(world.pool, settings) as recorder:
+        async with world.pool.transaction() as holder:
+            await holder.execute("SELECT FROM listing_state WHERE listing_id = $1 FOR UPDATE", listed["a"][0])
+            locked, free = report(one, result(*listed["a"])), report(two, result(*listed["b"]))
+            recorder.put(locked)
+            recorder.put(free)
+            assert await free.recorded
+            assert not locked.recorded.done()
+        assert await locked.recorded
+    assert await states(world) == {"a": "idle", "b": "idle"}
+
+
+async def test_a_recorder_is_behind_when_too_much_waits_to_be_written(world: World) -> None:
+    held, listed = await due(world, "a", "b")
+    recorder = Recorder(world.pool, Settings(record_interval_ms=0.0, record_backlog_rows_max=2))
+    reports = [report(held, result(*listed[remote])) for remote in "ab"]
+    seen = []
+    for one in reports:
+        seen.append(recorder.is_behind)
+        recorder.put(one)
+    seen.append(recorder.is_behind)
+    task = asyncio.create_task(recorder.run())
+    assert [await one.recorded for one in reports] == [True, True]
+    seen.append(recorder.is_behind)
+    task.cancel()
+    assert seen == [False, False, True, False]
 
 
 async def test_reports_of_one_moment_share_a_transaction_up_to_the_limit_of_rows(

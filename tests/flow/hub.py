@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from lumbung.settings import Settings
 from tests.world import PARTNER_ID, PARTNER_SECRET, World
 
 STORE_CODE = "TOQ-1"
+DEADLINE_SECONDS = 60.0
+QUIESCE_SECONDS = 60.0  # Blibli's
 FAST = Settings(
     backoff_first_seconds=0.02,
     backoff_max_seconds=0.1,
@@ -35,7 +37,6 @@ FAST = Settings(
     breaker_probe_seconds_max=0.1,
     poll_seconds=0.2,
     partner_cache_seconds=0.0,
-    lease_seconds=3.0,
     lease_renew_seconds=0.5,
 )
 
@@ -50,8 +51,8 @@ def blibli_credentials(sandbox_url: str, store_code: str = STORE_CODE, **more: o
         "store_code": store_code,
         "base_url": f"{sandbox_url}/blib/v2",
         "calls_per_second": "500",
-        "call_timeout_seconds": "2",
-        "quiesce_seconds": "1",
+        "call_timeout_seconds": "20",
+        "quiesce_seconds": f"{QUIESCE_SECONDS:g}",
         **more,
     }
 
@@ -167,14 +168,44 @@ class Hub:
         assert answer.status == 200, answer.text
         return {record["transaction_code"]: record for record in answer.json["data"]}
 
-    async def ended(self, *codes: str, seconds: float = 30) -> dict[str, dict[str, Any]]:
+    async def ended(self, *codes: str) -> dict[str, dict[str, Any]]:
         """Wait until the history of these transactions has ended; returns the records."""
         records: dict[str, dict[str, Any]] = await until(
-            self.records, lambda records: all(records[code]["finished_at"] for code in codes), seconds
+            self.records, lambda records: all(records[code]["finished_at"] for code in codes)
         )
         return records
 
-    async def at_rest(self, seconds: float = 30) -> None:
+    async def calls(self, n: int) -> None:
+        """Wait until n calls to marketplaces have ended."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self.sandbox.ledger.wait_for_calls(n)
+
+    async def writes(self, n: int) -> None:
+        """Wait until n writes took effect."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self.sandbox.ledger.wait_for_writes(n)
+
+    async def waits(self) -> list[str]:
+        """What listings wait for."""
+        return [row["reason"] for row in await self.world.rows("SELECT reason FROM listing_wait ORDER BY listing_id")]
+
+    async def paused(self, store: str) -> str:
+        """Wait until a store is paused; returns the reason."""
+        query = "SELECT pause_reason FROM store WHERE name = $1"
+        reason: str = await until(lambda: self.world.value(query, store), lambda reason: reason is not None)
+        return reason
+
+    async def later(self, seconds: float) -> None:
+        """As if so much time had passed for listings that wait, are parked or in doubt; the workers look then."""
+        await self.world.execute(
+            "UPDATE listing_state SET parked_at = parked_at - $1 * interval '1 second',"
+            " doubtful_at = doubtful_at - $1 * interval '1 second'",
+            seconds,
+        )
+        await self.world.execute("UPDATE listing_wait SET due_at = due_at - $1 * interval '1 second'", seconds)
+        await self.world.execute("SELECT pg_notify('lumbung_due', '')")
+
+    async def at_rest(self) -> None:
         """Wait until nothing is due and nothing waits."""
 
         async def busy() -> int:
@@ -184,14 +215,18 @@ class Hub:
             )
             return count
 
-        await until(busy, lambda count: count == 0, seconds)
+        await until(busy, lambda count: count == 0)
 
 
-async def until(read: Callable[[], Any], right: Callable[[Any], bool], seconds: float = 30) -> Any:
-    """Read again and again, until it is right; the signal is the database's or the server's own answer."""
+async def until(
+    read: Callable[[], Awaitable[Any]], right: Callable[[Any], bool], seconds: float = DEADLINE_SECONDS
+) -> Any:
+    """Ask again and again, a hundred times a second at most, until the answer is right."""
+    never = asyncio.Event()
     async with asyncio.timeout(seconds):
-        while not right(seen := await read()):  # noqa: ASYNC110
-            await asyncio.sleep(0)  # lets the other tasks run; it is not a wait
+        while not right(seen := await read()):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(never.wait(), 0.01)
     return seen
 
 

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
+from lumbung.channels.base import Attempt, Deferred, Outcome, Push, Row, Submitted
+from lumbung.channels.blibli.channel import BlibliSession
+from lumbung.channels.blibli.manifest import MANIFEST
 from lumbung.keyring import Keyring
-from tests.flow.hub import FAST, STORE_CODE, Hub, running_hub, until
+from lumbung.model import purpose_of_store
+from tests.flow.hub import FAST, QUIESCE_SECONDS, STORE_CODE, Hub, running_hub, until
+
+
+class FirstPush:
+    """Blibli's first push is not made but answered by `answer`, once `answers` is set; later ones are real."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Sequence[Push]], Attempt]):
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        real = BlibliSession.push
+
+        async def push(session: BlibliSession, pushes: Sequence[Push]) -> Attempt:
+            if self.asked.is_set():
+                return await real(session, pushes)
+            self.asked.set()
+            await self.answers.wait()
+            return answer(pushes)
+
+        monkeypatch.setattr(BlibliSession, "push", push)
+
+
+def all_rows(outcome: Outcome) -> Callable[[Sequence[Push]], Attempt]:
+    return lambda pushes: Attempt(tuple(Row(push.listing_id, outcome) for push in pushes), ())
+
+
+def no_rows(pushes: Sequence[Push]) -> Attempt:
+    return Attempt((), ())
 
 
 async def item_of(hub: Hub, code: str) -> dict[str, object]:
@@ -46,25 +79,35 @@ async def test_a_server_error_is_in_doubt_retried_and_confirmed_once(hub: Hub) -
     assert (await item_of(hub, code))["retrier_count"] == 1
     state = (await hub.world.states())[hub.listed["sku1"]]
     assert (state["state"], state["attempts"], state["quantity_doubtful"]) == ("idle", 0, 20)
-    await hub.sandbox.ledger.wait_for_writes(3)
+    assert hub.written() == [20, 20]
+    assert await hub.waits() == ["confirmation"]
+    await hub.later(QUIESCE_SECONDS)
     await hub.at_rest()
     assert hub.written() == [20, 20, 20]
+    assert await hub.waits() == []
     state = (await hub.world.states())[hub.listed["sku1"]]
     assert (state["quantity_doubtful"], state["doubtful_at"]) == (None, None)
 
 
-async def test_an_older_write_applied_late_is_healed_by_the_confirmation(database_url: str, keyring: Keyring) -> None:
-    async with running_hub(database_url, keyring) as hub:
-        await hub.store(call_timeout_seconds="0.2")
-        hub.sandbox.faults.set("blib", timeout_rate=1.0, timeout_ms=5000, late_apply_ms=600, times=1)
+async def test_an_older_write_applied_late_is_healed_by_the_confirmation(hub: Hub) -> None:
+    await hub.store(call_timeout_seconds="2")
+    async with hub.sandbox.gate("blib") as gate:
         await hub.update(blib=99)
-        await hub.sandbox.ledger.wait_for_calls(1)
-        hub.sandbox.faults.clear()
-        await hub.ended(await hub.update(blib=5))
-        await hub.sandbox.ledger.wait_for_writes(3)
-        await hub.at_rest()
-        assert hub.written() == [5, 99, 5]
-        assert hub.shown() == 5
+        await gate.entered()
+        newer = await hub.update(blib=5)
+        gate.let_later_pass()
+        await hub.ended(newer)  # once nobody waits for the answer of the first call any more
+        assert hub.written() == [5]
+        gate.open()
+        await hub.writes(2)
+    assert hub.written() == [5, 99]
+    assert hub.shown() == 99
+    assert await hub.waits() == ["confirmation"]
+    await hub.later(QUIESCE_SECONDS)
+    await hub.at_rest()
+    assert hub.written() == [5, 99, 5]
+    assert hub.shown() == 5
+    assert await hub.waits() == []
 
 
 @pytest.mark.parametrize("fault", ["drop_response_rate", "garbage_rate", "error_rate"])
@@ -93,32 +136,33 @@ async def test_a_rejected_listing_is_parked_and_its_item_says_why(hub: Hub) -> N
     assert hub.shown("sku2") == 7
 
 
-async def test_a_parked_listing_is_tried_again_by_a_new_update_at_most_every_so_often(
-    database_url: str, keyring: Keyring
-) -> None:
-    async with running_hub(database_url, keyring, replace(FAST, park_retry_seconds=1.0)) as hub:
-        await hub.store(skus=("sku1",))
-        hub.sandbox.faults.set("blib", reject_skus=["sku1"])
-        await hub.ended(await hub.update(blib=20))
-        hub.sandbox.faults.clear()
-        parked_at = (await hub.world.states())[hub.listed["sku1"]]["parked_at"]
-        code = await hub.update(blib=21)
-        assert (await item_of(hub, code))["progress"] is True
-        await hub.ended(code)
-        state = (await hub.world.states())[hub.listed["sku1"]]
-        assert (state["state"], state["park_reason"]) == ("idle", None)
-        assert (state["delivered_at"] - parked_at).total_seconds() >= 1.0
-        assert hub.shown() == 21
+async def test_a_parked_listing_is_tried_again_by_a_new_update_at_most_every_so_often(hub: Hub) -> None:
+    await hub.store(skus=("sku1", "sku2"))
+    hub.sandbox.faults.set("blib", reject_skus=["sku1"])
+    await hub.ended(await hub.update(blib=20))
+    hub.sandbox.faults.clear()
+    code = await hub.update(blib=21)
+    await hub.ended(await hub.update("sku2", blib=7))  # the worker has looked since
+    assert (await item_of(hub, code))["progress"] is True
+    assert (await hub.world.states())[hub.listed["sku1"]]["state"] == "parked"
+    assert len(hub.sandbox.ledger.calls.after(0)) == 2
+    await hub.later(hub.settings.park_retry_seconds)
+    await hub.ended(code)
+    state = (await hub.world.states())[hub.listed["sku1"]]
+    assert (state["state"], state["park_reason"]) == ("idle", None)
+    assert hub.written() == [21]
+    assert await hub.waits() == []
 
 
-async def test_a_parked_listing_without_a_new_update_stays_parked(database_url: str, keyring: Keyring) -> None:
-    async with running_hub(database_url, keyring, replace(FAST, park_retry_seconds=0.3)) as hub:
-        await hub.store(skus=("sku1",))
-        hub.sandbox.faults.set("blib", reject_skus=["sku1"])
-        await hub.ended(await hub.update(blib=20))
-        await until(lambda: hub.world.value("SELECT count(*) FROM listing_wait"), lambda count: count == 0)
-        assert (await hub.world.states())[hub.listed["sku1"]]["state"] == "parked"
-        assert len(hub.sandbox.ledger.calls.after(0)) == 1
+async def test_a_parked_listing_without_a_new_update_stays_parked(hub: Hub) -> None:
+    await hub.store(skus=("sku1",))
+    hub.sandbox.faults.set("blib", reject_skus=["sku1"])
+    await hub.ended(await hub.update(blib=20))
+    assert await hub.waits() == ["parked"]
+    await hub.later(hub.settings.park_retry_seconds)
+    await until(hub.waits, lambda reasons: reasons == [])
+    assert (await hub.world.states())[hub.listed["sku1"]]["state"] == "parked"
+    assert len(hub.sandbox.ledger.calls.after(0)) == 1
 
 
 async def test_a_login_that_is_refused_pauses_its_store_only_and_keeps_the_work(hub: Hub) -> None:
@@ -126,8 +170,7 @@ async def test_a_login_that_is_refused_pauses_its_store_only_and_keeps_the_work(
     await hub.store("Fine", ("sku2",), code="TOQ-2")
     code = await hub.update("sku1", blib=20)
     await hub.ended(await hub.update("sku2", blib=7))
-    await until(lambda: hub.world.value("SELECT mode FROM store WHERE name = 'Broken'"), lambda mode: mode == "paused")
-    assert await hub.world.value("SELECT pause_reason FROM store WHERE name = 'Broken'") != ""
+    assert await hub.paused("Broken") != ""
     assert (await item_of(hub, code))["progress"] is True
     states = await hub.world.states()
     assert (states[hub.listed["sku1"]]["state"], states[hub.listed["sku1"]]["version_delivered"]) == ("due", 0)
@@ -140,24 +183,48 @@ async def test_credentials_that_cannot_be_decrypted_pause_their_store_only(hub: 
     await hub.store("Fine", ("sku2",), code="TOQ-2")
     await hub.update("sku1", blib=20)
     await hub.ended(await hub.update("sku2", blib=7))
-    await until(lambda: hub.world.value("SELECT mode FROM store WHERE name = 'Broken'"), lambda mode: mode == "paused")
-    assert hub.sandbox.ledger.listing("blib", "TOQ-2", hub.listed["sku2"]).quantity == 7
+    assert await hub.paused("Broken") != ""
+    assert hub.shown("sku2", "TOQ-2") == 7
 
 
-async def test_a_marketplace_that_is_down_opens_the_breaker_and_nothing_is_given_up(hub: Hub) -> None:
-    skus = tuple(f"sku{n}" for n in range(1, 31))
-    await hub.store(skus=skus, base_url="http://127.0.0.1:9/blib/v2")
-    codes = [await hub.update(sku, blib=5) for sku in skus]
-    await until(
-        lambda: hub.world.value("SELECT count(*) FROM listing_state WHERE last_outcome = 'Unavailable'"),
-        lambda count: count >= 5,
-    )
-    calls = await hub.world.value("SELECT sum(calls) FROM listing_state")
-    assert calls <= 30
-    records = await hub.records()
-    assert all(records[code]["finished_at"] is None for code in codes)
-    states = await hub.world.states()
-    assert {state["state"] for state in states.values()} <= {"due", "waiting"}
+@pytest.mark.parametrize("content", [b"not JSON", b"\xff\xfe", b"[1]"])
+async def test_credentials_that_are_not_a_json_object_pause_their_store_only(hub: Hub, content: bytes) -> None:
+    store_id = await hub.store("Broken", ("sku1",), code="TOQ-9")
+    assert hub.world.keyring is not None
+    blob = hub.world.keyring.encrypt(content, purpose_of_store(store_id))
+    await hub.world.execute("UPDATE store SET credentials = $1 WHERE id = $2", blob, store_id)
+    code = await hub.update("sku1", blib=20)
+    assert await hub.paused("Broken") != ""
+    await hub.store("Fine", ("sku2",), code="TOQ-2")
+    await hub.ended(await hub.update("sku2", blib=7))
+    assert hub.shown("sku2", "TOQ-2") == 7
+    assert (await item_of(hub, code))["progress"] is True
+    assert {call.store for call in hub.sandbox.ledger.calls.after(0)} == {"TOQ-2"}
+
+
+async def test_a_marketplace_that_is_down_opens_the_breaker_and_nothing_is_given_up(
+    database_url: str, keyring: Keyring
+) -> None:
+    settings = replace(FAST, breaker_probe_seconds=60.0, breaker_probe_seconds_max=60.0)
+    async with running_hub(database_url, keyring, settings) as hub:
+        skus = tuple(f"sku{n}" for n in range(1, 31))
+        down = await hub.store("Down", skus, code="TOQ-9", base_url="http://127.0.0.1:9/blib/v2")
+        await hub.store("Fine", ("other",), code="TOQ-2")
+        query = "SELECT coalesce(sum(calls), 0)::int FROM listing_state WHERE store_id = $1"
+        codes = [await hub.update(sku, blib=5) for sku in skus]
+        await until(lambda: hub.world.value(query, down), lambda calls: calls >= settings.breaker_failures)
+        for quantity in range(1, 11):  # time enough for calls in flight to end, and for backoffs
+            await hub.ended(await hub.update("other", blib=quantity))
+        calls = await hub.world.value(query, down)
+        assert settings.breaker_failures <= calls <= settings.breaker_failures + MANIFEST.in_flight_max - 1
+        for quantity in range(11, 31):
+            await hub.ended(await hub.update("other", blib=quantity))
+        assert await hub.world.value(query, down) == calls
+        assert hub.written("other") == list(range(1, 31))
+        records = await hub.records()
+        assert [records[code]["finished_at"] for code in codes] == [None] * 30
+        rows = await hub.world.rows("SELECT state FROM listing_state WHERE store_id = $1", down)
+        assert {row["state"] for row in rows} <= {"due", "waiting"}
 
 
 async def test_a_marketplace_that_comes_back_gets_every_newest_quantity(hub: Hub) -> None:
@@ -166,7 +233,7 @@ async def test_a_marketplace_that_comes_back_gets_every_newest_quantity(hub: Hub
     hub.sandbox.faults.set("blib", down=True)
     for sku in skus:
         await hub.update(sku, blib=1)
-    await hub.sandbox.ledger.wait_for_calls(3)
+    await hub.calls(3)
     codes = [await hub.update(sku, blib=2) for sku in skus]
     hub.sandbox.faults.clear()
     await hub.ended(*codes)
@@ -174,20 +241,72 @@ async def test_a_marketplace_that_comes_back_gets_every_newest_quantity(hub: Hub
 
 
 async def test_a_connector_that_fails_does_not_stop_its_store(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lumbung.channels.blibli import channel
+    def fail(pushes: Sequence[Push]) -> Attempt:
+        raise RuntimeError("a bug")
 
-    real = channel.BlibliSession.push
-    failures = iter([True])
-
-    async def broken(self: channel.BlibliSession, pushes: object) -> object:
-        if next(failures, False):
-            raise RuntimeError("a bug")
-        return await real(self, pushes)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(channel.BlibliSession, "push", broken)
+    FirstPush(monkeypatch, fail).answers.set()
     await hub.store()
     await hub.ended(await hub.update(blib=20))
     assert hub.shown() == 20
+
+
+async def test_a_deferred_listing_gets_the_newest_quantity_later(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = FirstPush(monkeypatch, all_rows(Deferred(0.05, "A campaign")))
+    await hub.store(skus=("sku1", "sku2"))
+    older = await hub.update("sku1", blib=20)
+    await first.asked.wait()
+    newer = await hub.update("sku1", blib=21)
+    first.answers.set()
+    await hub.ended(older, newer, await hub.update("sku2", blib=7))
+    await hub.at_rest()
+    assert (hub.written("sku1"), hub.written("sku2")) == ([21], [7])
+    item = await item_of(hub, newer)
+    assert (item["success"], item["message"]) == (True, "Successfully Updated")
+    state = (await hub.world.states())[hub.listed["sku1"]]
+    assert (state["state"], state["attempts"], state["calls"]) == ("idle", 0, 2)
+    assert await hub.waits() == []
+
+
+async def test_a_deferred_listing_waits_while_its_store_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    FirstPush(monkeypatch, all_rows(Deferred(1000.0, "A campaign"))).answers.set()
+    await hub.store(skus=("sku1", "sku2"))
+    code = await hub.update("sku1", blib=20)
+    await until(hub.waits, lambda reasons: reasons == ["deferred"])
+    await hub.ended(await hub.update("sku2", blib=7))
+    state = (await hub.world.states())[hub.listed["sku1"]]
+    assert (state["state"], state["last_outcome"], state["attempts"]) == ("waiting", "Deferred", 0)
+    assert (await item_of(hub, code))["progress"] is True
+    await hub.later(1000.0)
+    await hub.ended(code)
+    assert (hub.written("sku1"), hub.written("sku2")) == ([20], [7])
+
+
+@pytest.mark.parametrize("submitted", [True, False])
+async def test_an_answer_that_nobody_can_use_is_logged_and_its_listing_is_sent_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, submitted: bool
+) -> None:
+    first = FirstPush(monkeypatch, all_rows(Submitted("feed-1", 1000.0)) if submitted else no_rows)
+    await hub.store(skus=("sku1", "sku2"))
+    with capture_logs() as logs:
+        code = await hub.update("sku1", blib=20)
+        await first.asked.wait()
+        first.answers.set()
+        await hub.ended(code, await hub.update("sku2", blib=7))
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert (hub.written("sku1"), hub.written("sku2")) == ([20], [7])
+    item = await item_of(hub, code)
+    assert (item["success"], item["retrier_count"]) == (True, 1)
+
+
+async def test_no_marketplace_can_stop_a_store_for_longer_than_the_longest_throttle(
+    database_url: str, keyring: Keyring
+) -> None:
+    async with running_hub(database_url, keyring, replace(FAST, throttle_seconds_max=0.1)) as hub:
+        await hub.store()
+        hub.sandbox.faults.set("blib", throttle_rate=1.0, retry_after_s=86_400, times=2)
+        await hub.ended(await hub.update(blib=20))
+        assert [call.status for call in hub.sandbox.ledger.calls.after(0)] == [429, 429, 200]
+        assert hub.written() == [20]
 
 
 async def test_the_answer_of_a_listing_that_was_removed_meanwhile_marks_nothing(hub: Hub) -> None:

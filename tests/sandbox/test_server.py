@@ -77,6 +77,18 @@ async def test_leaving_the_gates_block_opens_it(sandbox: Sandbox, seller: Seller
     assert (await seller.set(6))[0] == 200
 
 
+async def test_a_gate_can_keep_a_call_while_later_ones_pass(sandbox: Sandbox, seller: Seller) -> None:
+    async with sandbox.gate("blib") as gate:
+        call = asyncio.create_task(seller.set(5))
+        await gate.entered()
+        gate.let_later_pass()
+        assert (await seller.set(6))[0] == 200
+        assert [write.quantity for write in sandbox.ledger.writes.after(0)] == [6]
+        gate.open()
+        assert (await call)[0] == 200
+    assert [write.quantity for write in sandbox.ledger.writes.after(0)] == [6, 5]
+
+
 async def test_a_channel_has_one_gate_at_a_time(sandbox: Sandbox) -> None:
     async with sandbox.gate("blib"):
         with pytest.raises(RefusedError, match="has a gate already"):

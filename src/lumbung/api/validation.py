@@ -246,7 +246,8 @@ def _as_of(value: object, latest: datetime, problems: _Problems) -> datetime | N
     if not isinstance(value, str):
         problems.add("as_of", f"must be a string, not {_kind(value)}")
         return None
-    moment = _moment(value, "as_of", problems)
+    unescaped = value[-6:-5] == " "  # in a URL that would be a plus sign, in a body it is a mistake
+    moment = _moment("" if unescaped else value, "as_of", problems)
     if moment is not None and moment > latest:
         problems.add("as_of", "must not be in the future")
     return moment
