@@ -15,25 +15,30 @@ from lumbung.channels.blibli.channel import BlibliSession
 from lumbung.channels.blibli.manifest import MANIFEST
 from lumbung.keyring import Keyring
 from lumbung.model import purpose_of_store
-from tests.flow.hub import FAST, QUIESCE_SECONDS, STORE_CODE, Hub, running_hub, until
+from tests.flow.hub import DEADLINE_SECONDS, FAST, QUIESCE_SECONDS, STORE_CODE, Hub, running_hub, until
 
 
 class FirstPush:
     """Blibli's first push is not made but answered by `answer`, once `answers` is set; later ones are real."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Sequence[Push]], Attempt]):
-        self.asked = asyncio.Event()
+        self._asked = asyncio.Event()
         self.answers = asyncio.Event()
         real = BlibliSession.push
 
         async def push(session: BlibliSession, pushes: Sequence[Push]) -> Attempt:
-            if self.asked.is_set():
+            if self._asked.is_set():
                 return await real(session, pushes)
-            self.asked.set()
+            self._asked.set()
             await self.answers.wait()
             return answer(pushes)
 
         monkeypatch.setattr(BlibliSession, "push", push)
+
+    async def asked(self) -> None:
+        """Wait until the first push is under way."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self._asked.wait()
 
 
 def all_rows(outcome: Outcome) -> Callable[[Sequence[Push]], Attempt]:
@@ -254,7 +259,7 @@ async def test_a_deferred_listing_gets_the_newest_quantity_later(hub: Hub, monke
     first = FirstPush(monkeypatch, all_rows(Deferred(0.05, "A campaign")))
     await hub.store(skus=("sku1", "sku2"))
     older = await hub.update("sku1", blib=20)
-    await first.asked.wait()
+    await first.asked()
     newer = await hub.update("sku1", blib=21)
     first.answers.set()
     await hub.ended(older, newer, await hub.update("sku2", blib=7))
@@ -286,13 +291,13 @@ async def test_an_answer_that_nobody_can_use_is_logged_and_its_listing_is_sent_a
     hub: Hub, monkeypatch: pytest.MonkeyPatch, submitted: bool
 ) -> None:
     first = FirstPush(monkeypatch, all_rows(Submitted("feed-1", 1000.0)) if submitted else no_rows)
-    await hub.store(skus=("sku1", "sku2"))
+    store_id = await hub.store(skus=("sku1", "sku2"))
     with capture_logs() as logs:
         code = await hub.update("sku1", blib=20)
-        await first.asked.wait()
+        await first.asked()
         first.answers.set()
         await hub.ended(code, await hub.update("sku2", blib=7))
-    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert [entry["store"] for entry in logs if entry["log_level"] == "error"] == [store_id]
     assert (hub.written("sku1"), hub.written("sku2")) == ([20], [7])
     item = await item_of(hub, code)
     assert (item["success"], item["retrier_count"]) == (True, 1)
