@@ -16,7 +16,6 @@ from enum import IntEnum, StrEnum
 from uuid import UUID
 
 DEFAULT_WAREHOUSE = "default"
-DEFAULT_WAREHOUSE_ID = 0
 QUANTITY_MAX = 2_147_483_647
 
 

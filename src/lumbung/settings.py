@@ -42,7 +42,9 @@ class Settings:
     database_statement_cache_size: int = _setting(
         256, "prepared statements a connection; 0 behind a transaction-pooling pgbouncer"
     )
-    migrate_timeout_seconds: float = _setting(600.0, "to wait for another process that migrates, and to migrate")
+    migrate_timeout_seconds: float = _setting(
+        600.0, "to wait for another process that migrates, to migrate, and for each step of dropping old partitions"
+    )
     partitions_ahead_days: int = _setting(60, "partitions of the histories exist this far ahead")
     maintenance_interval_seconds: float = _setting(3600.0, "between two looks at partitions and old rows")
 
@@ -108,8 +110,8 @@ class Settings:
     breaker_failures: int = _setting(5, "failures in a row that open a store's breaker")
     breaker_probe_seconds: float = _setting(5.0, "first wait for a probe; doubles up to breaker_probe_seconds_max")
     breaker_probe_seconds_max: float = _setting(60.0, "longest wait for a probe")
-    call_retention_days: int = _setting(14, "calls to marketplaces are kept this long")
-    history_retention_days: int = _setting(400, "updates and items are kept this long")
+    call_retention_days: int = _setting(14, "calls to marketplaces are kept this long, in whole weeks; 0: for ever")
+    history_retention_days: int = _setting(400, "updates and items are kept this long, in whole weeks; 0: for ever")
     connect_timeout_seconds: float = _setting(5.0, "to connect to a marketplace")
     answer_bytes_max: int = _setting(1_048_576, "longest answer read from a marketplace")
     call_text_chars_max: int = _setting(16_384, "of a call's request and answer kept")

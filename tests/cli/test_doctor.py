@@ -161,10 +161,15 @@ def test_a_setting_that_is_wrong(operator: Operator, monkeypatch: pytest.MonkeyP
 
 
 def test_leases_that_are_renewed_too_late() -> None:
-    finding = check_settings(Settings(lease_seconds=10, lease_renew_seconds=5))
+    finding = check_settings(Settings(lease_seconds=100, lease_renew_seconds=50))
 
-    assert finding.message == "leases of 10 s are renewed every 5 s"
-    assert finding.advice == "set LUMBUNG_LEASE_RENEW_SECONDS to less than half of LUMBUNG_LEASE_SECONDS"
+    assert finding.message == "leases of 100 s are renewed every 50 s"
+    assert finding.advice == "set LUMBUNG_LEASE_RENEW_SECONDS to less than 50"
+
+
+def test_a_lease_lives_for_as_long_as_the_longest_calls_need_whatever_the_setting_says() -> None:
+    assert check_settings(Settings(lease_seconds=10, lease_renew_seconds=5)).ok  # 2.2 times 20 s
+    assert not check_settings(Settings(lease_seconds=10, lease_renew_seconds=22)).ok
 
 
 @pytest.mark.parametrize(

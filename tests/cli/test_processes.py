@@ -10,17 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
 
 from lumbung.client import PartnerClient
 
-pytestmark = pytest.mark.xdist_group("processes")
+T = TypeVar("T")
+
+WAIT_SECONDS = 60.0
+LOOK_SECONDS = 0.02
 
 
 @pytest.fixture
@@ -28,26 +34,54 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("place")
 
 
-def lumbung(*arguments: str, place: Path, **env: str) -> subprocess.Popen[str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("LUMBUNG_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lumbung", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**plain, "HOME": str(place), **env},
-    )
+class Lumbung(subprocess.Popen[bytes]):
+    """A command whose output goes to files, which never fill up as pipes do."""
 
+    def __init__(self, *arguments: str, place: Path, **env: str):
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("LUMBUNG_")}
+        number = len(list(place.glob("*.out")))
+        self._out, self._err = place / f"{number}.out", place / f"{number}.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            super().__init__(
+                [sys.executable, "-m", "lumbung", *arguments],
+                stdout=out,
+                stderr=err,
+                env={**plain, "HOME": str(place), **env},
+            )
 
-def read_until(process: subprocess.Popen[str], wanted: str, stream: str = "stdout") -> str:
-    """Read lines until one holds `wanted`; the process's own words are the signal."""
-    pipe = getattr(process, stream)
-    seen = ""
-    for line in pipe:
-        seen += str(line)
-        if wanted in line:
-            return seen
-    raise AssertionError(f"ended without {wanted!r}: {seen}\n{process.stderr.read() if process.stderr else ''}")
+    @property
+    def printed(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def said(self) -> str:
+        """On stderr."""
+        return self._err.read_text()
+
+    def until(self, right: Callable[[], T | None], what: str) -> T:
+        """What `right` gives once that is true. Fails when the process ends before, or after WAIT_SECONDS."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                self.wait(LOOK_SECONDS)
+            running = self.returncode is None
+            if found := right():
+                return found
+            assert running, f"ended ({self.returncode}) without {what}\n{self.printed}\n{self.said}"
+            assert time.monotonic() < deadline, f"no {what} in {WAIT_SECONDS} s\n{self.printed}\n{self.said}"
+
+    def until_printed(self, wanted: str) -> str:
+        self.until(lambda: wanted in self.printed, wanted)
+        return self.printed
+
+    def until_ready(self, url: str) -> str:
+        return self.until(lambda: ready(url), f"readiness of {url}")
+
+    def until_ended(self, seconds: float = WAIT_SECONDS) -> int:
+        try:
+            return self.wait(seconds)
+        finally:
+            self.kill()  # does nothing to one that has ended
 
 
 def left_behind(place: Path) -> list[str]:
@@ -57,24 +91,23 @@ def left_behind(place: Path) -> list[str]:
 
 
 @pytest.fixture
-def demo(place: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    process = lumbung(
+def demo(place: Path) -> Iterator[tuple[Lumbung, Path]]:
+    process = Lumbung(
         "demo", "--port", "0", "--sandbox-port", "0", "--data-dir", str(place / "data"), "--info", str(place / "i"),
         place=place,
     )  # fmt: skip
     try:
         yield process, place
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.terminate()  # does nothing to one that has ended; SIGKILL would leave the database
+        process.until_ended()
 
 
 def test_the_demonstration_shows_the_main_job_and_ctrl_c_leaves_no_process(
-    demo: tuple[subprocess.Popen[str], Path],
+    demo: tuple[Lumbung, Path],
 ) -> None:
     process, place = demo
-    printed = read_until(process, "Serving on")
+    printed = process.until_printed("Serving on")
     info = json.loads((place / "i").read_text())
     assert list(info) == [
         "api_url", "sandbox_url", "partner_id", "secret", "tenant_id", "warehouses", "stores", "skus", "database_url",
@@ -90,47 +123,43 @@ def test_the_demonstration_shows_the_main_job_and_ctrl_c_leaves_no_process(
     client = PartnerClient(info["api_url"], info["partner_id"], info["secret"])
     assert client.history(limit=1).json["limit"] == 1
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.until_ended() == 0
     assert left_behind(place) == []
 
 
 def test_the_demonstration_once_exits_zero(place: Path) -> None:
-    process = lumbung(
+    process = Lumbung(
         "demo", "--once", "--port", "0", "--sandbox-port", "0", "--data-dir", str(place / "data"), place=place
     )
-    printed, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "each with its exact number" in printed
+    assert process.until_ended(120) == 0, process.said
+    assert "each with its exact number" in process.printed
     assert left_behind(place) == []
 
 
 def test_killing_the_demonstration_leaves_only_the_database_that_the_next_one_takes_over(
-    demo: tuple[subprocess.Popen[str], Path],
+    demo: tuple[Lumbung, Path],
 ) -> None:
     process, place = demo
-    read_until(process, "Serving on")
+    process.until_printed("Serving on")
     children = [c for c in psutil.Process(process.pid).children(recursive=True) if "lumbung" in " ".join(c.cmdline())]
     assert len(children) == 3
     process.kill()
-    process.wait()
+    process.until_ended()
     gone, alive = psutil.wait_procs(children, timeout=30)
     assert (len(gone), alive) == (3, [])
-    again = lumbung(
+    again = Lumbung(
         "demo", "--once", "--port", "0", "--sandbox-port", "0", "--data-dir", str(place / "data"), place=place
     )
-    again.communicate(timeout=120)
-    assert again.returncode == 0
+    assert again.until_ended(120) == 0
     assert left_behind(place) == []
 
 
-def test_two_demonstrations_do_not_share_a_directory(demo: tuple[subprocess.Popen[str], Path]) -> None:
+def test_two_demonstrations_do_not_share_a_directory(demo: tuple[Lumbung, Path]) -> None:
     process, place = demo
-    read_until(process, "Starting")
-    second = lumbung("demo", "--once", "--port", "0", "--data-dir", str(place / "data"), place=place)
-    _, errors = second.communicate(timeout=60)
-    assert second.returncode == 78
-    assert f"A demonstration runs in {place / 'data'} already" in errors
+    process.until_printed("Starting")
+    second = Lumbung("demo", "--once", "--port", "0", "--data-dir", str(place / "data"), place=place)
+    assert second.until_ended() == 78
+    assert f"A demonstration runs in {place / 'data'} already" in second.said
 
 
 def free_port() -> int:
@@ -150,62 +179,97 @@ def get(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-def wait_ready(url: str, process: subprocess.Popen[str]) -> str:
-    while (found := get(f"{url}/readyz"))[0] != 200:
-        assert process.poll() is None, process.communicate()
-    return found[1]
+def ready(url: str) -> str:
+    """What /readyz says when it is; "" before."""
+    status, body = get(f"{url}/readyz")
+    return body if status == 200 else ""
 
 
 def test_serve_runs_every_role_and_stops_on_sigterm(place: Path) -> None:
     port = free_port()
-    process = lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
+    process = Lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
     try:
-        assert json.loads(wait_ready(f"http://127.0.0.1:{port}", process)) == {"status": "ready", "schema_version": 1}
+        assert json.loads(process.until_ready(f"http://127.0.0.1:{port}")) == {"status": "ready", "schema_version": 1}
         roles = sorted(
             match.group(1)
             for child in psutil.Process(process.pid).children()
             if (match := re.search(r"--roles (\w+)", " ".join(child.cmdline())))
         )
         assert roles == ["api", "worker"]
-        tenant = lumbung("--data-dir", str(place / "data"), "tenant", "add", "Toko", place=place)
-        tenant.communicate(timeout=60)
-        assert tenant.returncode == 0
+        tenant = Lumbung("--data-dir", str(place / "data"), "tenant", "add", "Toko", place=place)
+        assert tenant.until_ended() == 0
         assert get(f"http://127.0.0.1:{port}/healthz")[0] == 200
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.until_ended()
     assert process.returncode == 0
     assert left_behind(place) == []
 
 
 def test_a_role_that_is_killed_is_started_again(place: Path) -> None:
     port = free_port()
-    process = lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
+    process = Lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
     try:
-        wait_ready(f"http://127.0.0.1:{port}", process)
+        process.until_ready(f"http://127.0.0.1:{port}")
         [api] = [c for c in psutil.Process(process.pid).children() if "--roles api" in " ".join(c.cmdline())]
         api.kill()
         psutil.wait_procs([api], timeout=30)
-        wait_ready(f"http://127.0.0.1:{port}", process)
+        process.until_ready(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.until_ended()
     assert left_behind(place) == []
+
+
+STARTS = [
+    ("serve", "--port", "0"),
+    ("demo", "--port", "0", "--sandbox-port", "0"),
+    ("tenant", "list"),
+]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("words", STARTS, ids=lambda words: str(words[0]))
+def test_a_signal_during_the_start_leaves_no_process(
+    words: tuple[str, ...], number: signal.Signals, place: Path
+) -> None:
+    environment = {"LUMBUNG_DATA_DIR": str(place / "data")}
+    directory = ("--data-dir", str(place / "data")) if words[0] == "demo" else ()
+    process = Lumbung(*words, *directory, place=place, **environment)
+    process.until((place / "data" / "postgres" / "postmaster.pid").exists, "postmaster.pid")
+    process.send_signal(number)
+    assert process.until_ended() == 130
+    assert left_behind(place) == []
+
+
+def test_sigterm_again_and_again_neither_breaks_off_the_stop_nor_the_start(place: Path) -> None:
+    port = free_port()
+    for begun in (
+        (place / "data" / "postgres" / "postmaster.pid").exists,
+        lambda: ready(f"http://127.0.0.1:{port}") != "",
+    ):
+        process = Lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
+        process.until(begun, "what it is stopped in")
+        while process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+        assert left_behind(place) == []
 
 
 def test_several_processes_may_serve_one_database_from_the_start(empty_database_url: str, place: Path) -> None:
     ports = [free_port(), free_port()]
     env = {"LUMBUNG_DATABASE_URL": empty_database_url, "LUMBUNG_DATA_DIR": str(place / "data")}
-    processes = [lumbung("serve", "--roles", "api", "--port", str(port), place=place, **env) for port in ports]
-    processes.append(lumbung("serve", "--roles", "worker", place=place, **env))
+    processes = [Lumbung("serve", "--roles", "api", "--port", str(port), place=place, **env) for port in ports]
+    processes.append(Lumbung("serve", "--roles", "worker", place=place, **env))
     try:
         for process, port in zip(processes, ports, strict=False):
-            wait_ready(f"http://127.0.0.1:{port}", process)
+            process.until_ready(f"http://127.0.0.1:{port}")
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.communicate(timeout=60)
+            process.until_ended()
     assert [process.returncode for process in processes] == [0, 0, 0]
 
 
@@ -214,10 +278,9 @@ def test_a_port_in_use_is_told_in_one_line(place: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 78
-    assert errors.strip().splitlines()[-1] == (
+        process = Lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
+        assert process.until_ended() == 78
+    assert process.said.strip().splitlines()[-1] == (
         f"lumbung: Cannot listen on 127.0.0.1:{port}: Address already in use."
         " Stop what listens there, or choose another --port"
     )
@@ -226,14 +289,15 @@ def test_a_port_in_use_is_told_in_one_line(place: Path) -> None:
 def test_an_api_starts_before_its_database_and_says_that_it_is_not_ready(place: Path) -> None:
     port = free_port()
     env = {"LUMBUNG_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "LUMBUNG_DATA_DIR": str(place / "data")}
-    process = lumbung("serve", "--roles", "api", "--port", str(port), place=place, **env)
+    process = Lumbung("serve", "--roles", "api", "--port", str(port), place=place, **env)
     try:
-        while (found := get(f"http://127.0.0.1:{port}/readyz"))[0] == 0:
-            assert process.poll() is None
-        assert found[0] == 503
-        assert json.loads(found[1])["reason"].startswith("The database cannot be reached")
+        status, body = process.until(
+            lambda: found if (found := get(f"http://127.0.0.1:{port}/readyz"))[0] else None, "any answer"
+        )
+        assert status == 503
+        assert json.loads(body)["reason"].startswith("The database cannot be reached")
         assert get(f"http://127.0.0.1:{port}/healthz")[0] == 200
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.until_ended()
     assert process.returncode == 0

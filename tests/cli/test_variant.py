@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.world import stock_update
+
 from .conftest import Operator
 
 
@@ -160,3 +162,26 @@ def test_rows_that_say_the_same_are_found_across_chunks(toko: Operator, monkeypa
     said = refused(toko, "sku,name\nA,\nB,\nC,\nA,x\n")
 
     assert said == ("lumbung: v.csv: 2 of 4 rows are wrong, nothing was imported\n  line 5: the same sku as line 2\n")
+
+
+def test_unknown_skus_are_shown_most_often_asked_for_first(toko: Operator) -> None:
+    for sku in ("A", "B", "B", "C", "C", "C"):
+        toko.work(lambda world, sku=sku: world.accept(stock_update(sku, 1)))  # type: ignore[misc]
+
+    rows = toko.json("variant", "unknown", "--limit", "2")
+
+    assert [(row["sku"], row["times"]) for row in rows] == [("C", 3), ("B", 2)]
+    assert list(rows[0]) == ["sku", "times", "first_at", "last_at"]
+    shown = toko.done("variant", "unknown", "--tenant", "Toko").split()
+    assert shown[:4] == ["SKU", "TIMES", "FIRST", "LAST"]
+    assert [word for word in shown if word in {"A", "B", "C"}] == ["C", "B", "A"]
+
+
+def test_unknown_skus_are_those_of_one_tenant(toko: Operator) -> None:
+    toko.work(lambda world: world.accept(stock_update("A", 1)))
+    toko.done("tenant", "add", "Other")
+
+    none = toko("variant", "unknown", "--tenant", "Other")
+
+    assert (none.exit, none.out, none.err) == (0, "", "None.\n")
+    assert toko.refused("variant", "unknown").startswith("lumbung: There are 2 tenants; say which with --tenant")

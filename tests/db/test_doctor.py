@@ -8,7 +8,7 @@ from lumbung.db import doctor, partitions
 from lumbung.db.partitions import PARTITIONED, partition_name, weeks
 from tests.world import World
 
-COVERS = {"server", "partition_names"}
+COVERS = {"server"}
 
 
 async def test_a_server_tells_its_version_and_its_time(world: World) -> None:

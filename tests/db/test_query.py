@@ -10,7 +10,7 @@ import pytest
 
 from lumbung.db import stores, tenants
 from lumbung.db.pool import Pool
-from lumbung.db.query import Queries, Query, rows_of
+from lumbung.db.query import Queries, Query
 
 SQL_FILES = sorted(Path(stores.__file__).parent.glob("*.sql"))
 TESTS = Path(__file__).parent
@@ -75,7 +75,7 @@ async def test_a_query_gives_rows_a_row_a_value_or_the_command_tag(pool: Pool) -
         assert await query.value(connection, count=2) == 1
         assert await query.value(connection, count=0) is None
         tag = await query.run(connection, count=4)
-    assert (tag, rows_of(tag), rows_of("INSERT 0 7")) == ("SELECT 4", 4, 7)
+    assert tag == "SELECT 4"
 
 
 async def test_a_value_too_many_too_few_or_with_another_name_is_an_error(pool: Pool) -> None:

@@ -257,6 +257,18 @@ async def test_a_process_waits_for_another_that_migrates_and_gives_up_in_time(
     assert [one.name for one in await migrate.migrate(world.pool, timeout_seconds=60)] == ["played 1"]
 
 
+async def test_the_timeout_of_statements_does_not_bound_the_wait_for_another_that_migrates(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, "CREATE TABLE good (n int)")
+    async with Pool(world.pool.url, Settings(database_command_timeout_seconds=0.5)) as impatient:
+        async with world.pool.transaction() as connection:
+            await connection.execute("LOCK TABLE migration IN SHARE ROW EXCLUSIVE MODE")
+            waiting = asyncio.create_task(migrate.migrate(impatient, timeout_seconds=60))
+            assert await asyncio.wait([waiting], timeout=1) == (set(), {waiting})  # twice what a statement may take
+        assert [one.name for one in await waiting] == ["played 1"]
+
+
 async def test_a_server_that_is_too_old_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "OLDEST_SERVER", 990000)
     with pytest.raises(ConfigurationError, match=r"PostgreSQL \d+ is too old: Lumbung needs 15 or newer"):

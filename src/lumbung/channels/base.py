@@ -244,6 +244,10 @@ class Channel(Protocol):
         """Bind to a store. Raises ConfigurationError, naming the field, when the credentials cannot be right."""
         ...
 
+    def account(self, credentials: Mapping[str, str]) -> str:
+        """The marketplace's own name of the store that valid credentials are for."""
+        ...
+
     def remote_variant(self, text: str) -> str:
         """The canonical JSON text of a listing's ids, from JSON text or from the plain id that people paste.
 

@@ -16,10 +16,12 @@ EXIT_INTERRUPTED = 130
 def main() -> None:
     """Run the command line of this process and exit."""
     from lumbung.cli.app import app
+    from lumbung.cli.signals import orderly_end
     from lumbung.errors import ConfigurationError, LumbungError
 
     try:
-        app(prog_name="lumbung")
+        with orderly_end():
+            app(prog_name="lumbung")
     except ConfigurationError as error:
         _tell(error)
         sys.exit(EXIT_CONFIGURATION)

@@ -70,12 +70,24 @@ async def bring_up(pool: Pool, settings: Settings) -> None:
     await partitions.ensure(pool, ahead_days=settings.partitions_ahead_days)
 
 
+async def drop_old(pool: Pool, settings: Settings) -> None:
+    """What the histories have kept for long enough."""
+    for name in await partitions.drop_old(
+        pool,
+        call_days=settings.call_retention_days,
+        history_days=settings.history_retention_days,
+        statement_seconds_max=settings.migrate_timeout_seconds,
+    ):
+        log.info("partition dropped", name=name)
+
+
 async def maintain(pool: Pool, settings: Settings) -> None:
     """What every role does at start and hourly, also when the database comes later than the process. Never ends."""
     failed = False
     while True:
         try:
             await bring_up(pool, settings)
+            await drop_old(pool, settings)
             async with pool.connection() as connection:
                 await stock.forget_idempotency_keys(connection, seconds=settings.idempotency_key_seconds)
                 kept = settings.timestamp_window_seconds * STRICT_SIGNATURE_KEPT

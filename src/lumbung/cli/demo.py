@@ -9,7 +9,7 @@ import json
 import os
 import random
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -99,17 +99,19 @@ class Demonstration:
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([processes, show, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if show.done():
+            if not processes.done() and show.done():
                 show.result()
                 if not self._once and self.delivered:
                     await self._serve_on(seeded, processes, stopped)
+            ended_by_themselves = processes.done() and not stop.is_set()
         finally:
             self._console.print("Stopping ...")
             stop.set()
             show.cancel()
             await asyncio.gather(processes, show, stopped, return_exceptions=True)
-        if processes.exception() is not None:
-            processes.result()
+        processes.result()
+        if ended_by_themselves:
+            raise LumbungError("The processes of the demonstration have ended by themselves")
 
     def _children(self, database_url: str) -> list[Child]:
         sandbox = [sys.executable, "-m", "lumbung", "sandbox", "--supervised", "--host", HOST]
@@ -219,24 +221,12 @@ class Demonstration:
         self._console.print("\nServing on. Ctrl-C stops all of it.")
         works: list[asyncio.Task[Any]] = [processes, stopped]
         if self._traffic:
-            works.append(asyncio.create_task(self._send_traffic(seeded)))
+            client = PartnerClient(self._api_url, world.PARTNER_ID, seeded.secret)
+            works.append(asyncio.create_task(send_traffic(client, list(seeded.warehouses), self._console)))
         await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
         for work in works[2:]:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-
-    async def _send_traffic(self, seeded: world.Seeded) -> None:
-        client = PartnerClient(self._api_url, world.PARTNER_ID, seeded.secret)
-        dice = random.Random()  # noqa: S311
-        while True:
-            update = {
-                **world.SYNC_EXAMPLE,
-                "sku": dice.choice(world.SKUS),
-                "warehouse": dice.choice(list(seeded.warehouses)),
-                "available_stock": dice.randint(10, 200),
-            }
-            await asyncio.to_thread(client.update_stocks, update)
-            await asyncio.sleep(TRAFFIC_SECONDS)
 
     async def _until(self, right: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
         try:
@@ -245,6 +235,36 @@ class Demonstration:
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             raise LumbungError(f"Waited {seconds} seconds for {what}, in vain") from None
+
+
+async def send_traffic(
+    client: PartnerClient, warehouses: Sequence[str], console: Console, *, pause_seconds: float = TRAFFIC_SECONDS
+) -> None:
+    """Send random updates for ever, also when the hub is away for a while; an outage is told once."""
+    dice = random.Random()  # noqa: S311
+    failing = False
+    while True:
+        update = {
+            **world.SYNC_EXAMPLE,
+            "sku": dice.choice(world.SKUS),
+            "warehouse": dice.choice(warehouses),
+            "available_stock": dice.randint(10, 200),
+        }
+        problem = await asyncio.to_thread(_sent, client, update)
+        if problem and not failing:
+            console.print(f"Traffic: {problem}; trying again until it is taken", style="yellow", markup=False)
+        failing = bool(problem)
+        await asyncio.sleep(pause_seconds)
+
+
+def _sent(client: PartnerClient, update: dict[str, object]) -> str:
+    """Why the update was not taken; empty when it was."""
+    try:
+        answer = client.update_stocks(update)
+    except (OSError, http.client.HTTPException) as error:
+        client.close()  # the next request connects anew
+        return f"no answer ({str(error) or type(error).__name__})"
+    return "" if answer.status == 200 else f"{answer.status} {answer.body.decode(errors='replace')}"
 
 
 def _choose_port(asked: int | None, default: int) -> int:

@@ -33,6 +33,7 @@ from lumbung.db import doctor as db
 from lumbung.db import migrate, stores, tenants
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
+from lumbung.dispatch.worker import CALL_TIMEOUTS_A_LIFETIME
 from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
 from lumbung.model import purpose_of_partner, purpose_of_store
@@ -130,9 +131,11 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
 
 
 def check_settings(settings: Settings) -> Finding:
-    if settings.lease_renew_seconds >= settings.lease_seconds / 2:
-        message = f"leases of {settings.lease_seconds:g} s are renewed every {settings.lease_renew_seconds:g} s"
-        advice = "set LUMBUNG_LEASE_RENEW_SECONDS to less than half of LUMBUNG_LEASE_SECONDS"
+    longest = max(channel.manifest.call_timeout_seconds for channel in registry.CHANNELS.values())
+    lifetime = max(settings.lease_seconds, CALL_TIMEOUTS_A_LIFETIME * longest)
+    if settings.lease_renew_seconds >= lifetime / 2:
+        message = f"leases of {lifetime:g} s are renewed every {settings.lease_renew_seconds:g} s"
+        advice = f"set LUMBUNG_LEASE_RENEW_SECONDS to less than {lifetime / 2:g}"
         return Finding("settings", message, advice)
     return Finding("settings", f"data in {settings.data_dir}")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,6 +12,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from lumbung.cli import signals
 from lumbung.cli.compose import build_api, built_worker, maintain
 from lumbung.db.pool import Pool
 from lumbung.dispatch.supervisor import parent_gone
@@ -105,16 +104,13 @@ def run_until_signalled(work: Callable[[asyncio.Event], Awaitable[None]], *, sup
 
     async def main() -> None:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, stop.set)
-        watching = asyncio.create_task(_watch_parent(stop)) if supervised else None
-        try:
-            await work(stop)
-        finally:
-            if watching is not None:
-                watching.cancel()
+        with signals.setting(stop):
+            watching = asyncio.create_task(_watch_parent(stop)) if supervised else None
+            try:
+                await work(stop)
+            finally:
+                if watching is not None:
+                    watching.cancel()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())

@@ -89,7 +89,9 @@ async def _add(
         places = await find.places(connection, tenant_id, warehouses)
         _check_locations(channel, places)
         code = channel.manifest.code
-        store_id = await stores.add_store(connection, tenant_id=tenant_id, channel=code, name=name, mode=mode)
+        store_id = await stores.add_store(
+            connection, tenant_id=tenant_id, channel=code, name=name, mode=mode, account=channel.account(values)
+        )
         if store_id is None:
             raise UsageError(f"There is a store {name!r} already")
         sealed = hub.keyring.encrypt(json.dumps(values).encode(), purpose_of_store(store_id))

@@ -11,8 +11,9 @@ import typer
 
 from lumbung.cli import bulk, find, names, output, session
 from lumbung.cli.bulk import Kind, Report, Wrong
-from lumbung.db import catalogue
+from lumbung.db import catalogue, tenants
 from lumbung.db.query import Connection
+from lumbung.db.tenants import Row
 
 if TYPE_CHECKING:
     from lumbung.cli.compose import Installation
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The catalogue.", no_args_is_help=True)
 
 COLUMNS = ("sku", "name")
+UNKNOWN_COLUMNS = {"sku": "SKU", "times": "TIMES", "first_at": "FIRST", "last_at": "LAST"}
 NAME_CHARACTERS_MAX = 1000
 
 Variant = tuple[str, str]
@@ -70,6 +72,24 @@ async def _import(file: Path, tenant: str | None, good_rows: bool, hub: Installa
         after=_nothing,
     )
     return await bulk.import_file(hub, kind, file, good_rows=good_rows)
+
+
+@app.command("unknown")
+def unknown(
+    context: typer.Context,
+    tenant: session.TenantOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="SKUs.")] = 100,
+    as_json: session.JsonOption = False,
+) -> None:
+    """Show the SKUs that partners sent and the catalogue did not have, the most frequent first."""
+    rows = session.run(context, partial(_unknown, tenant, limit))
+    output.listing(rows, UNKNOWN_COLUMNS, as_json=as_json)
+
+
+async def _unknown(tenant: str | None, limit: int, hub: Installation) -> list[Row]:
+    async with hub.pool.connection() as connection:
+        tenant_id = (await find.tenant(connection, tenant)).id
+        return await tenants.unknown_skus(connection, tenant_id=tenant_id, limit=limit)
 
 
 async def _check(connection: Connection, rows: list[tuple[str, ...]]) -> list[Variant | Wrong]:

@@ -31,7 +31,8 @@ def sign(secret: str, target: str, body: bytes) -> str:
 
 
 class PartnerClient:
-    """Not thread-safe: one client a thread. Errors of the network are OSError and http.client.HTTPException."""
+    """Not thread-safe: one client a thread. Errors of the network are OSError and http.client.HTTPException; the client
+    can be used again after one."""
 
     def __init__(self, url: str, partner_id: str, secret: str, *, timeout_seconds: float = 30.0):
         parts = urlsplit(url)
@@ -61,6 +62,10 @@ class PartnerClient:
     def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         target = self._prefix + path
         signed = {"partner-id": self._partner_id, "secret": sign(self._secret, target, body), **headers}
-        self._connection.request(method, target, body=body or None, headers=signed)
-        response = self._connection.getresponse()
-        return Answer(response.status, response.read(), response.headers.get("x-request-id", ""))
+        try:
+            self._connection.request(method, target, body=body or None, headers=signed)
+            response = self._connection.getresponse()
+            return Answer(response.status, response.read(), response.headers.get("x-request-id", ""))
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # the next request begins with a new connection
+            raise

@@ -130,8 +130,7 @@ SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 
 -- name: record_states!
 -- kind: delivered, retry (waits, and an attempt is counted), defer (waits), stay (the store waits, the listing stays due),
--- parked. A listing that was cleared or
--- got a newer version meanwhile keeps its state.
+-- parked. A listing that was cleared meanwhile keeps its state; so does a delivered one that has a newer version by now.
 UPDATE listing_state s SET
     calls              = s.calls + 1,
     version_delivered  = CASE WHEN r.kind = 'delivered' THEN greatest(s.version_delivered, r.version) ELSE s.version_delivered END,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lumbung.db.partitions import PARTITIONED, partition_name, weeks
+from lumbung.db.partitions import PARTITIONED, attached, partition_name, weeks
 from lumbung.db.query import Connection, Queries
 
 _queries = Queries(__file__)
@@ -25,8 +25,7 @@ async def server(connection: Connection) -> Server:
 
 async def missing_partitions(connection: Connection, *, now: datetime, ahead_days: int) -> list[str]:
     """Names of the partitions of the histories that the days from `now` on need and that are not there."""
-    rows = await _queries["partition_names"].all(connection, parents=list(PARTITIONED))
-    present = {row["name"] for row in rows}
+    present = await attached(connection)
     wanted = [
         partition_name(parent, start)
         for start in weeks(now, now + timedelta(days=ahead_days))

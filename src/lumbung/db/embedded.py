@@ -25,12 +25,15 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -53,6 +56,7 @@ INSTALLS = {16: "pginstall", 18: "pginstall18"}  # the wheel's folders
 PORT = 5432  # names the socket; nothing listens on TCP
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 POLL_SECONDS = 0.05
+UNINTERRUPTED_SECONDS_MAX = 2  # that a start makes a Ctrl-C wait
 
 SETTINGS = """\
 # Written by Lumbung before each start: changes here are lost. Use ALTER SYSTEM for settings of your own.
@@ -145,18 +149,19 @@ class EmbeddedPostgres:
                 server._run_or_join(durable, deadline)
             except BaseException as error:
                 # One that is only slow keeps going: stopping it would throw its recovery away.
-                server._let_go(stop=not isinstance(error, _StillStartingError))
+                with _uninterrupted():
+                    server._let_go(stop=not isinstance(error, _StillStartingError))
                 raise
         atexit.register(server.stop)
         return server
 
     def stop(self) -> None:
         """Stop using the server; stop it when nobody else does. May be called again. Never raises for a slow server."""
-        atexit.unregister(self.stop)
         if self._use is None or os.getpid() != self._pid:  # a forked child: the use is its parent's
             return
-        with self._one_at_a_time(time.monotonic() + 120):
+        with _uninterrupted(), self._one_at_a_time(time.monotonic() + 120):
             self._let_go(stop=True)
+            atexit.unregister(self.stop)
 
     def __enter__(self) -> Self:
         return self
@@ -318,9 +323,8 @@ class EmbeddedPostgres:
                 (self._pgdata / stale).unlink(missing_ok=True)
             self._write_settings(self._pgdata, durable)
         # pg_ctl gives the server a session of its own, but ends it on a Ctrl-C while it waits: `_run` spares it that.
-        started = self._run(
-            "pg_ctl", "start", "-w", "-t", str(max(1, int(timeout_seconds))), "-D", str(self._pgdata), "-l", str(output)
-        )
+        seconds = max(1, int(min(timeout_seconds, UNINTERRUPTED_SECONDS_MAX)))  # what is left is waited by our caller
+        started = self._run("pg_ctl", "start", "-w", "-t", str(seconds), "-D", str(self._pgdata), "-l", str(output))
         if started.returncode != 0 and not self._processes():
             raise ConfigurationError(
                 f"PostgreSQL does not start in {self._pgdata}: {self._last_words() or _one_line(started.stderr)}"
@@ -374,7 +378,8 @@ class EmbeddedPostgres:
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """As the server's user, away from our terminal, output to files: a pipe would stay open with the server."""
         uid, gid = self._owner or (None, None)
-        with TemporaryFile("w+", errors="replace") as out, TemporaryFile("w+", errors="replace") as err:
+        files = partial(TemporaryFile, "w+", errors="replace")
+        with files() as out, files() as err, _uninterrupted():
             done = subprocess.run(
                 [str(self._bin / program), *arguments],
                 stdin=subprocess.DEVNULL,
@@ -429,6 +434,26 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """SIGTERM and Ctrl-C wait for the end of the block: half a start or stop leaves a server that nobody knows."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python has signals handled by the main thread only
+        return
+    came: list[int] = []
+    usual = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 @contextmanager

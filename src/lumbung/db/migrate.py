@@ -19,6 +19,7 @@ from lumbung.errors import ConfigurationError
 _queries = Queries(__file__)
 
 OLDEST_SERVER = 150000
+LOCK_SLACK_SECONDS = 5.0  # the server ends the wait for the lock; we only when it has not by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ async def _ensure_table(connection: Connection) -> None:
 
 
 async def _apply(connection: Connection, migration: Migration, timeout_seconds: float) -> bool:
-    await _queries["lock_migration_table"].run(connection)
+    await _queries["lock_migration_table"].within(timeout_seconds + LOCK_SLACK_SECONDS).run(connection)
     digest = await _queries["digest_of"].value(connection, number=migration.number)
     if digest == migration.digest:
         return False

@@ -2,9 +2,13 @@
 SELECT now()
 
 -- name: partitions
-SELECT child.relname AS name
-FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid JOIN pg_class parent ON parent.oid = inhparent
-WHERE parent.relname = ANY(:parents::text[]) AND parent.relnamespace = current_schema()::regnamespace
+-- The weeks of the histories by their names: also those that a crash left detached and not dropped.
+SELECT parent, child.relname AS name, child.relispartition AS attached, coalesce(inhdetachpending, false) AS pending
+FROM unnest(:parents::text[]) AS parent
+JOIN pg_class child ON child.relname ~ ('^' || parent || '_[0-9]{4}_[0-9]{2}_[0-9]{2}$')
+    AND child.relnamespace = current_schema()::regnamespace AND child.relkind = 'r'
+LEFT JOIN pg_inherits ON inhrelid = child.oid
+ORDER BY child.relname
 
 -- name: partition_statements
 -- The two statements that make and attach one partition, with their names quoted.
@@ -13,4 +17,25 @@ SELECT 1 AS step, format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING 
 UNION ALL
 SELECT 2, format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
               :parent::text, :name::text, :starts::timestamptz, :ends::timestamptz)
+ORDER BY step
+
+-- name: take_turn!
+-- One process at a time removes partitions. No parameters and no result, so that the driver sends it as a simple query:
+-- the portal of another would keep its snapshot for as long as the transaction lasts, and FINALIZE waits for snapshots.
+SELECT pg_advisory_xact_lock(hashtext('lumbung: remove partitions'))
+
+-- name: has_open_updates$
+SELECT EXISTS (SELECT FROM stock_update WHERE created_at >= :starts AND created_at < :ends AND items_open > 0)
+
+-- name: set_lock_timeout$
+-- Of the session: the pool resets it when it takes the connection back.
+SELECT set_config('lock_timeout', :lock_timeout, false)
+
+-- name: removal_statements
+-- What is still to be done to one partition, with names quoted.
+SELECT 1 AS step, format('ALTER TABLE %I DETACH PARTITION %I %s', :parent::text, :name::text,
+              CASE WHEN :pending::bool THEN 'FINALIZE' ELSE 'CONCURRENTLY' END) AS sql
+WHERE :attached::bool
+UNION ALL
+SELECT 2, format('DROP TABLE %I', :name::text)
 ORDER BY step

@@ -19,27 +19,35 @@ Connection = AsyncpgConnection | PoolConnectionProxy
 
 
 class Query:
-    """One named statement. `parameters` are its names in the order in which they are sent."""
+    """One named statement. `parameters` are its names in the order in which they are sent.
 
-    __slots__ = ("name", "parameters", "sql")
+    `timeout_seconds`: None for the pool's.
+    """
 
-    def __init__(self, name: str, sql: str, parameters: tuple[str, ...]):
+    __slots__ = ("name", "parameters", "sql", "timeout_seconds")
+
+    def __init__(self, name: str, sql: str, parameters: tuple[str, ...], timeout_seconds: float | None = None):
         self.name = name
         self.sql = sql
         self.parameters = parameters
+        self.timeout_seconds = timeout_seconds
+
+    def within(self, timeout_seconds: float) -> Query:
+        """The same with another timeout, for what may take long."""
+        return Query(self.name, self.sql, self.parameters, timeout_seconds)
 
     async def all(self, connection: Connection, **values: Any) -> list[Record]:
-        return await connection.fetch(self.sql, *self._positional(values))
+        return await connection.fetch(self.sql, *self._positional(values), timeout=self.timeout_seconds)
 
     async def one(self, connection: Connection, **values: Any) -> Record | None:
-        return await connection.fetchrow(self.sql, *self._positional(values))
+        return await connection.fetchrow(self.sql, *self._positional(values), timeout=self.timeout_seconds)
 
     async def value(self, connection: Connection, **values: Any) -> Any:
-        return await connection.fetchval(self.sql, *self._positional(values))
+        return await connection.fetchval(self.sql, *self._positional(values), timeout=self.timeout_seconds)
 
     async def run(self, connection: Connection, **values: Any) -> str:
         """Returns the command tag, such as `UPDATE 3`."""
-        return await connection.execute(self.sql, *self._positional(values))
+        return await connection.execute(self.sql, *self._positional(values), timeout=self.timeout_seconds)
 
     def _positional(self, values: dict[str, Any]) -> list[Any]:
         if len(values) != len(self.parameters):
@@ -65,8 +73,3 @@ class Queries:
 
     def __iter__(self) -> Any:
         return iter(self._queries.values())
-
-
-def rows_of(tag: str) -> int:
-    """How many rows a command tag says were touched."""
-    return int(tag.rsplit(" ", 1)[-1])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lumbung.db.query import Connection, Queries
+from lumbung.errors import UsageError
 from lumbung.model import StoreMode
 
 _queries = Queries(__file__)
@@ -28,14 +29,28 @@ class StoreRow:
     credentials: bytes
 
 
-async def add_store(connection: Connection, *, tenant_id: int, channel: str, name: str, mode: StoreMode) -> int | None:
-    """The new store's id, still without credentials; None when a live store has the name."""
+async def add_store(
+    connection: Connection, *, tenant_id: int, channel: str, name: str, mode: StoreMode, account: str | None = None
+) -> int | None:
+    """The new store's id, still without credentials; None when a live store has the name.
+
+    `account` is the marketplace's own name of it. Raises UsageError when a live store is the same account.
+    """
+    await _refuse_second_store(connection, tenant_id, channel, account)
     store_id: int | None = await _queries["add_store"].value(
-        connection, tenant_id=tenant_id, channel=channel, name=name, mode=mode
+        connection, tenant_id=tenant_id, channel=channel, name=name, account=account, mode=mode
     )
     if store_id is not None:
         await _queries["add_lease_row"].run(connection, id=store_id, tenant_id=tenant_id)
     return store_id
+
+
+async def _refuse_second_store(connection: Connection, tenant_id: int, channel: str, account: str | None) -> None:
+    name = await _queries["store_of_account"].value(connection, tenant_id=tenant_id, channel=channel, account=account)
+    if name is not None:
+        raise UsageError(
+            f"Store {name!r} is the account {account} already: two stores of one account would overwrite each other"
+        )
 
 
 async def set_credentials(connection: Connection, *, tenant_id: int, store_id: int, credentials: bytes) -> None:

@@ -1,8 +1,13 @@
 -- name: add_store$
-INSERT INTO store (tenant_id, channel, name, mode, credentials)
-VALUES (:tenant_id, :channel, :name, :mode, ''::bytea)
+INSERT INTO store (tenant_id, channel, name, account, mode, credentials)
+VALUES (:tenant_id, :channel, :name, :account, :mode, ''::bytea)
 ON CONFLICT (tenant_id, name) WHERE retired_at IS NULL DO NOTHING
 RETURNING id
+
+-- name: store_of_account$
+-- The name of the live store that is an account already.
+SELECT name FROM store
+WHERE tenant_id = :tenant_id AND channel = :channel AND account = :account AND retired_at IS NULL
 
 -- name: set_credentials!
 -- Encrypted for this very row, so they are written after its id is known.

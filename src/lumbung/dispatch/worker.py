@@ -257,13 +257,16 @@ class Worker:
         return max(settings.backoff_max_seconds, settings.park_retry_seconds, settings.defer_seconds_max, 2 * quiesce)
 
     async def _claim(self, connection: Connection, wanted: Iterable[int]) -> list[LeaseRow]:
-        return await lease.claim(
+        worker_id = self._worker_id
+        claimed = await lease.claim(
             connection,
-            worker_id=self._worker_id,
+            worker_id=worker_id,
             store_ids=wanted,
             quiesce_seconds={code: c.manifest.quiesce_seconds for code, c in self._channels.items()},
             limit=self._settings.claim_stores_max,
         )
+        # Registered anew meanwhile: what the expired id has just taken is free for anybody.
+        return claimed if worker_id == self._worker_id else []
 
     def _tell(self, *, away: bool, error: str = "") -> None:
         """Log once down, once up."""

@@ -89,6 +89,9 @@ class BlibliChannel:
         """Bind to a store. Raises ConfigurationError that names every field that cannot be right."""
         return BlibliSession(read_credentials(credentials), http, clock)
 
+    def account(self, credentials: Mapping[str, str]) -> str:
+        return read_credentials(credentials).store_code
+
     def remote_variant(self, text: str) -> str:
         """`TOQ-1-1-1` or `{"blibli_sku": "TOQ-1-1-1"}` -> the latter. Raises BadRequest with what is expected."""
         return wire.remote_variant(text).text()
