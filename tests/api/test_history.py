@@ -404,3 +404,10 @@ async def test_naming_another_tenant_changes_nothing(paged: tuple[World, Client]
     mine = await page(paged[1], "?limit=1000")
     other = await page(paged[1], f"?limit=1000&tenant_id={api.world.tenant_id}")
     assert other["data"] == mine["data"]
+
+
+async def test_filters_that_are_not_built_are_refused_instead_of_ignored(api: Hub) -> None:
+    answer = await api.client.history("?sku=padi&limit=1&cursor=x")
+    assert answer.status == 400
+    message = "is not supported yet: without it the answer would hold records that it leaves out"
+    assert answer.json["errors"] == [{"field": "cursor", "message": message}, {"field": "sku", "message": message}]

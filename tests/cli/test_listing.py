@@ -246,7 +246,8 @@ def test_a_removal_says_what(shop: Operator, words: tuple[str, ...]) -> None:
 
 
 def test_lists_are_narrowed_and_limited(shop: Operator) -> None:
-    shop.done("store", "add", "--channel", "blib", "--name", "Two", "--credentials", shop.credentials())
+    other = shop.credentials(store_code="TOQ-2")
+    shop.done("store", "add", "--channel", "blib", "--name", "Two", "--credentials", other)
     load(shop, "A,Main,TOQ-1-1-1\nB,Main,TOQ-1-1-2\nA,Two,TOQ-1-1-1\n")
 
     assert [row["id"] for row in shop.json("listing", "list", "--store", "Two")] == [3]

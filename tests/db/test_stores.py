@@ -6,11 +6,13 @@ import pytest
 
 from lumbung.db import stores
 from lumbung.db.stores import StoreRow
+from lumbung.errors import UsageError
 from lumbung.model import StoreMode
 from tests.world import World
 
 COVERS = {
     "add_store",
+    "store_of_account",
     "set_credentials",
     "add_lease_row",
     "find_store",
@@ -176,3 +178,21 @@ async def test_only_live_stores_with_a_change_that_was_left_are_unsettled(world:
         await stores.settle_links(connection, tenant_id=tenant, store_id=settled)
         await stores.retire(connection, tenant_id=tenant, store_id=removed)
         assert await stores.unsettled(connection) == [(tenant, left, "left")]
+
+
+async def test_two_live_stores_are_never_the_same_account(world: World) -> None:
+    await world.tenant()
+    async with world.pool.transaction() as connection:
+        kept = await stores.add_store(
+            connection, tenant_id=world.tenant_id, channel="blib", name="A", mode=StoreMode.LIVE, account="TOQ-1"
+        )
+        with pytest.raises(UsageError, match="Store 'A' is the account TOQ-1 already"):
+            await stores.add_store(
+                connection, tenant_id=world.tenant_id, channel="blib", name="B", mode=StoreMode.LIVE, account="TOQ-1"
+            )
+        assert kept is not None
+        await stores.retire(connection, tenant_id=world.tenant_id, store_id=kept)
+        again = await stores.add_store(
+            connection, tenant_id=world.tenant_id, channel="blib", name="B", mode=StoreMode.LIVE, account="TOQ-1"
+        )
+    assert again not in (None, kept)

@@ -36,21 +36,17 @@ async def add_store(
 
     `account` is the marketplace's own name of it. Raises UsageError when a live store is the same account.
     """
-    await _refuse_second_store(connection, tenant_id, channel, account)
+    same = await _queries["store_of_account"].value(connection, tenant_id=tenant_id, channel=channel, account=account)
+    if same not in (None, name):
+        raise UsageError(
+            f"Store {same!r} is the account {account} already: two stores of one account would overwrite each other"
+        )
     store_id: int | None = await _queries["add_store"].value(
         connection, tenant_id=tenant_id, channel=channel, name=name, account=account, mode=mode
     )
     if store_id is not None:
         await _queries["add_lease_row"].run(connection, id=store_id, tenant_id=tenant_id)
     return store_id
-
-
-async def _refuse_second_store(connection: Connection, tenant_id: int, channel: str, account: str | None) -> None:
-    name = await _queries["store_of_account"].value(connection, tenant_id=tenant_id, channel=channel, account=account)
-    if name is not None:
-        raise UsageError(
-            f"Store {name!r} is the account {account} already: two stores of one account would overwrite each other"
-        )
 
 
 async def set_credentials(connection: Connection, *, tenant_id: int, store_id: int, credentials: bytes) -> None:
