@@ -58,22 +58,39 @@ def test_a_healthy_installation(shop: Operator) -> None:
     found = findings(shop, 0)
 
     newest = migrate.newest_version()
-    assert list(found) == ["settings", "key file", "database", "clock", "schema", "partitions", "store Main (1)"]
+    assert list(found) == [
+        "settings",
+        "key file",
+        "database",
+        "clock",
+        "schema",
+        "partitions",
+        "workers",
+        "store Main (1)",
+    ]
     assert all(ok and not advice for ok, _, advice in found.values())
     assert found["settings"][1] == f"data in {shop.folder}"
     assert found["key file"][1] == str(shop.folder / "keys")
     assert found["database"][1].startswith("PostgreSQL 1")
     assert found["schema"][1] == f"version {newest}, this Lumbung has {newest}"
     assert found["partitions"][1] == "there for the next 7 days"
+    assert found["workers"][1] == "0 running, 0 listings due, 0 waiting"
     assert found["store Main (1)"][1] == "observe, reachable"
     said = shop.done("doctor").splitlines()
     assert said[-1] == "ok    store Main (1): observe, reachable"
 
 
+def test_live_stores_without_a_worker(shop: Operator) -> None:
+    shop.done("store", "live", "Main")
+
+    advice = "nothing is delivered: start `lumbung serve`"
+    assert wrong(shop) == {"workers": ("0 running, 0 listings due, 0 waiting", advice)}
+
+
 def test_a_store_that_is_not_let_in(shop: Operator, answers: dict[str, Outcome]) -> None:
     answers["check"] = Unauthorized("Key expired", refreshable=False)
 
-    advice = "get new credentials from the marketplace and add the store again"
+    advice = "get new credentials from the marketplace, then `lumbung store credentials`"
     assert wrong(shop) == {"store Main (1)": ("observe, not let in: Key expired", advice)}
     result = shop("doctor")
     assert result.exit == 1
@@ -100,7 +117,7 @@ def test_secrets_that_the_key_file_does_not_open(shop: Operator) -> None:
     assert list(found) == ["partner B98KL87", "store Main (1)"]
     assert "is encrypted with key" in found["partner B98KL87"][0]
     assert found["partner B98KL87"][1].endswith("or run `lumbung partner rotate B98KL87`")
-    assert found["store Main (1)"][1] == "put the key back into the key file, or add the store again"
+    assert found["store Main (1)"][1] == "put the key back into the key file, or use `lumbung store credentials`"
 
 
 def test_a_change_of_warehouses_that_was_not_finished(shop: Operator) -> None:

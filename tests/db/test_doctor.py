@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from lumbung.db import doctor, partitions
+from lumbung.db import doctor, lease, partitions
 from lumbung.db.partitions import PARTITIONED, partition_name, weeks
-from tests.world import World
+from tests.world import World, stock_update
 
-COVERS = {"server"}
+COVERS = {"server", "delivering"}
 
 
 async def test_a_server_tells_its_version_and_its_time(world: World) -> None:
@@ -27,3 +27,14 @@ async def test_partitions_that_the_days_ahead_need_are_missing_until_they_are_ma
         assert set(missing) >= {partition_name(parent, last) for parent in PARTITIONED}
         assert sorted(await partitions.ensure(world.pool, ahead_days=40)) == sorted(missing)
         assert await doctor.missing_partitions(connection, now=now, ahead_days=40) == []
+
+
+async def test_who_delivers_and_what_for(world: World) -> None:
+    await world.small()
+    await world.accepted(stock_update(blib=3))
+    async with world.pool.connection() as connection:
+        assert await doctor.delivering(connection) == doctor.Delivering(workers=0, live_stores=1, due=1, waiting=0)
+        worker_id = await lease.register(connection, name="w", lifetime_seconds=60)
+        assert (await doctor.delivering(connection)).workers == 1
+        await lease.stop(connection, worker_id)
+        assert (await doctor.delivering(connection)).workers == 0

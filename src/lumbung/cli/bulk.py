@@ -62,14 +62,19 @@ class Found:
 
     rows: int = 0
     wrong: set[int] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
-    problem_count: int = 0
+    shown: list[tuple[int, str]] = field(default_factory=list)
 
     def blame(self, line: int, message: str) -> None:
+        """Once a line: the first thing that is wrong with it counts."""
+        if line in self.wrong:
+            return
         self.wrong.add(line)
-        self.problem_count += 1
-        if len(self.problems) < PROBLEMS_SHOWN_MAX:
-            self.problems.append(Problem(f"line {line}", message))
+        if len(self.shown) < PROBLEMS_SHOWN_MAX:
+            self.shown.append((line, message))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(Problem(f"line {line}", message) for line, message in sorted(self.shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Report:
         """Raises UsageError when rows were left out."""
         if self.found.wrong:
             skipped = f"{len(self.found.wrong)} of {self.found.rows} rows were skipped"
-            raise UsageError(f"{path}: {skipped}{_not_shown(self.found)}", tuple(self.found.problems))
+            raise UsageError(f"{path}: {skipped}{_not_shown(self.found)}", self.found.problems)
 
 
 async def import_file(hub: Installation, kind: Kind[T], path: Path, *, good_rows: bool) -> Report:
@@ -92,7 +97,7 @@ async def import_file(hub: Installation, kind: Kind[T], path: Path, *, good_rows
         found = await _check(hub, kind, file)
         if found.wrong and not good_rows:
             wrong = f"{len(found.wrong)} of {found.rows} rows are wrong, nothing was imported"
-            raise UsageError(f"{path}: {wrong}{_not_shown(found)}", tuple(found.problems))
+            raise UsageError(f"{path}: {wrong}{_not_shown(found)}", found.problems)
         return Report(found, await _write(hub, kind, file, found))
 
 
@@ -116,8 +121,8 @@ def _note(found: Found, seen: dict[bytes, int], kind: Kind[T], line: int, value:
     digest = hashlib.blake2b(kind.identity(value).encode(), digest_size=DIGEST_BYTES).digest()
     first = seen.setdefault(digest, line)
     if first != line:
+        found.blame(first, f"{kind.twice} as line {line}")  # nobody knows which of the two is meant
         found.blame(line, f"{kind.twice} as line {first}")
-        found.wrong.add(first)  # nobody knows which of the two is meant
 
 
 async def _write(hub: Installation, kind: Kind[T], file: CsvFile, found: Found) -> Counter[str]:
@@ -167,5 +172,5 @@ def _chunks(every: Iterator[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _not_shown(found: Found) -> str:
-    more = found.problem_count - len(found.problems)
+    more = len(found.wrong) - len(found.shown)
     return f" ({more} more problems are not shown)" if more else ""

@@ -9,7 +9,10 @@ from pathlib import Path
 from lumbung.channels import registry
 from lumbung.channels.base import Channel
 from lumbung.channels.catalogue import CATALOGUE
-from lumbung.errors import UsageError
+from lumbung.cli import session
+from lumbung.clock import SystemClock
+from lumbung.errors import ConfigurationError, UsageError
+from lumbung.settings import Settings
 
 FILE_BYTES_MAX = 65_536
 
@@ -38,6 +41,20 @@ def read(path: Path) -> dict[str, str]:
     if wrong:
         raise UsageError(f"{path}: {', '.join(wrong)} must be text")
     return {name: str(value) for name, value in values.items()}
+
+
+async def check(channel: Channel, values: dict[str, str], settings: Settings) -> None:
+    """Raises ConfigurationError when no store could be opened with them; its problems name the fields."""
+    async with session.http_client(settings) as http:
+        try:
+            channel.open(values, http, SystemClock())
+        except ConfigurationError as error:
+            if not error.problems:
+                raise
+            # The message names the fields too, for where there is no list beneath it.
+            raise ConfigurationError(
+                f"These credentials of {channel.manifest.name} cannot be right", error.problems
+            ) from None
 
 
 def _json(path: Path, content: bytes) -> dict[str, object]:

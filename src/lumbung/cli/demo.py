@@ -45,9 +45,11 @@ TRAFFIC_SECONDS = 0.2
 
 def demo(
     port: Annotated[
-        int | None, typer.Option(help="Port of the API; 0 picks a free one. Default 8080, if free.")
+        int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one. Default 8080, if free.")
     ] = None,
-    sandbox_port: Annotated[int | None, typer.Option(help="Port of the sandbox. Default 8700, if free.")] = None,
+    sandbox_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the sandbox. Default 8700, if free.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the demonstration keeps its database.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Exit 0 when everything was delivered, else 1.")] = False,
     info: Annotated[Path | None, typer.Option(help="Write URLs and credentials as JSON when all is ready.")] = None,

@@ -116,7 +116,9 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
         unsettled = await stores.unsettled(connection)
         partners = await tenants.partner_secrets(connection)
         every = await stores.live_stores(connection)
+        delivering = await db.delivering(connection)
     yield check_partitions(missing)
+    yield check_workers(delivering)
     for _, store_id, name in unsettled:
         yield Finding(
             f"store {name} ({store_id})",
@@ -128,6 +130,13 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
             yield finding
         for finding in await _check_stores(settings, keyring, every):
             yield finding
+
+
+def check_workers(now: db.Delivering) -> Finding:
+    """Live stores without a worker get nothing."""
+    message = f"{now.workers} running, {now.due} listings due, {now.waiting} waiting"
+    advice = "" if now.workers or not now.live_stores else "nothing is delivered: start `lumbung serve`"
+    return Finding("workers", message, advice)
 
 
 def check_settings(settings: Settings) -> Finding:
@@ -209,7 +218,7 @@ async def _check_store(gate: asyncio.Semaphore, http: HttpClient, keyring: Keyri
         values = json.loads(keyring.decrypt(store.credentials, purpose_of_store(store.id)))
         opened = channel.open(values, http, SystemClock())
     except ConfigurationError as error:
-        return Finding(name, str(error), "put the key back into the key file, or add the store again")
+        return Finding(name, str(error), "put the key back into the key file, or use `lumbung store credentials`")
     async with gate:
         outcome = await opened.check()
     message, advice = judge(outcome)
@@ -226,9 +235,15 @@ def judge(outcome: Outcome) -> tuple[str, str]:
         case Unavailable(message) | InDoubt(message):
             return f"no answer: {message}", "look whether this machine reaches the marketplace, and try again later"
         case Unauthorized(message=message):
-            return f"not let in: {message}", "get new credentials from the marketplace and add the store again"
+            return (
+                f"not let in: {message}",
+                "get new credentials from the marketplace, then `lumbung store credentials`",
+            )
         case Misconfigured(message=message) | Rejected(message) | Deferred(message=message) | Floor(message=message):
-            return f"refused: {message}", "mend it in the marketplace's seller centre, or add the store again"
+            return (
+                f"refused: {message}",
+                "mend it in the marketplace's seller centre, or use `lumbung store credentials`",
+            )
         case Submitted() | Conflict():
             return "an answer that makes no sense", "report this as a bug of the connector"
         case _:

@@ -1,4 +1,5 @@
-"""Reading a CSV file row by row: UTF-8, a header with exactly the columns that are wanted, `,` `;` or tab between.
+"""Reading a CSV file row by row: UTF-8, a header with exactly the columns that are wanted (in any case), `,` `;` or tab
+between.
 
 Rows carry the line on which they begin, so that people find them in an editor. Nothing but the row in hand is kept.
 """
@@ -54,7 +55,9 @@ class CsvFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                raise UsageError(f"{self.path}, line {line}: not CSV ({error})") from None
+                runs_on = lines.ended or lines.number > line
+                fault = "a quote that begins here is not closed" if runs_on else f"not CSV ({error})"
+                raise UsageError(f"{self.path}, line {line}: {fault}") from None
             if not any(value.strip() for value in values):
                 continue
             if len(values) != len(order):
@@ -70,12 +73,13 @@ class CsvFile:
             raise UsageError(f"{self.path} is empty: {wanted}")
         delimiter = max(DELIMITERS, key=text.count)
         try:
-            names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True))]
+            given = [name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True))]
         except csv.Error:
             raise UsageError(f"{self.path}, line {lines.number}: {wanted}") from None
+        names = [name.lower() for name in given]
         faults = [
             *(f"{name} is missing" for name in self._columns if name not in names),
-            *(f"{name!r} is unknown" for name in names if name not in self._columns),
+            *(f"{name!r} is unknown" for name in given if name.lower() not in self._columns),
             *(f"{name} is there twice" for name in self._columns if names.count(name) > 1),
         ]
         if faults:
@@ -101,12 +105,13 @@ def opened(path: Path, columns: tuple[str, ...]) -> Iterator[CsvFile]:
 
 
 class _Lines:
-    """The lines as text; `number` is that of the last one given."""
+    """The lines as text; `number` is that of the last one given, `ended` that more were asked for in vain."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self._path = path
         self._file = file
         self.number = 0
+        self.ended = False
 
     def __iter__(self) -> _Lines:
         return self
@@ -114,6 +119,7 @@ class _Lines:
     def __next__(self) -> str:
         line = self._file.readline(LINE_BYTES_MAX + 1)
         if not line:
+            self.ended = True
             raise StopIteration
         self.number += 1
         if len(line) > LINE_BYTES_MAX:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 def serve(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address that the API listens on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the API; 0 picks a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one.")] = None,
     roles: Annotated[str, typer.Option(help="api, worker, or both: one process each.")] = "api,worker",
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded database and the key file are.")] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,

@@ -14,7 +14,6 @@ import typer
 from lumbung.channels.base import Channel
 from lumbung.cli import audit, credentials, find, names, output, session
 from lumbung.cli.find import Place
-from lumbung.clock import SystemClock
 from lumbung.db import stores, wake
 from lumbung.db.query import Connection
 from lumbung.db.stores import StoreRow
@@ -41,6 +40,9 @@ PAUSED = "Paused by an operator"
 REMOVING = "The store is being removed"
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's name or id.")]
+CredentialsOption = Annotated[
+    Path, typer.Option("--credentials", metavar="FILE", help="JSON, or TOML when it ends in .toml.")
+]
 WarehouseOption = Annotated[str, typer.Option("--warehouse", metavar="NAME[=LOCATION]")]
 
 
@@ -49,9 +51,7 @@ def add(
     context: typer.Context,
     channel: Annotated[str, typer.Option(help="The code of the channel, such as blib.")],
     name: Annotated[str, typer.Option(help="What people call the store.")],
-    credentials_file: Annotated[
-        Path, typer.Option("--credentials", metavar="FILE", help="JSON, or TOML when it ends in .toml.")
-    ],
+    credentials_file: CredentialsOption,
     tenant: session.TenantOption = None,
     warehouses: Annotated[
         list[str] | None,
@@ -82,8 +82,7 @@ async def _add(
     mode: StoreMode,
     hub: Installation,
 ) -> tuple[int, list[str]]:
-    async with session.http_client(hub.settings) as http:
-        channel.open(values, http, SystemClock())
+    await credentials.check(channel, values, hub.settings)
     async with hub.pool.transaction() as connection:
         tenant_id = (await find.tenant(connection, tenant)).id
         places = await find.places(connection, tenant_id, warehouses)
@@ -94,8 +93,7 @@ async def _add(
         )
         if store_id is None:
             raise UsageError(f"There is a store {name!r} already")
-        sealed = hub.keyring.encrypt(json.dumps(values).encode(), purpose_of_store(store_id))
-        await stores.set_credentials(connection, tenant_id=tenant_id, store_id=store_id, credentials=sealed)
+        await _seal(connection, hub, tenant_id, store_id, values)
         for place in places:
             await _link(connection, tenant_id, store_id, place)
         await stores.settle_links(connection, tenant_id=tenant_id, store_id=store_id)
@@ -103,6 +101,45 @@ async def _add(
         detail = {"name": name, "channel": code, "mode": mode, "warehouses": served}
         await audit.write(connection, tenant_id, "store.add", f"store:{store_id}", **detail)
     return store_id, list(served)
+
+
+async def _seal(
+    connection: Connection, hub: Installation, tenant_id: int, store_id: int, values: dict[str, str]
+) -> None:
+    sealed = hub.keyring.encrypt(json.dumps(values).encode(), purpose_of_store(store_id))
+    await stores.set_credentials(connection, tenant_id=tenant_id, store_id=store_id, credentials=sealed)
+
+
+@app.command("credentials")
+def replace_credentials(
+    context: typer.Context,
+    store: StoreArgument,
+    credentials_file: CredentialsOption,
+    tenant: session.TenantOption = None,
+) -> None:
+    """Replace a store's credentials; a worker that runs takes them up by itself."""
+    values = credentials.read(credentials_file)
+    found = session.run(context, partial(_replace_credentials, tenant, store, values))
+    output.say(f"Store {found.name!r} has new credentials")
+    if found.mode is StoreMode.PAUSED:
+        output.note(f"It is still paused ({found.pause_reason}): `lumbung store resume {found.id}`")
+
+
+async def _replace_credentials(
+    tenant: str | None, reference: str, values: dict[str, str], hub: Installation
+) -> StoreRow:
+    async with hub.pool.connection() as connection:
+        store = await find.store(connection, (await find.tenant(connection, tenant)).id, reference)
+    channel = credentials.connector(store.channel)
+    await credentials.check(channel, values, hub.settings)
+    async with hub.pool.transaction() as connection:
+        store = await find.store(connection, store.tenant_id, str(store.id))
+        await stores.change_account(connection, store, channel.account(values))
+        await _seal(connection, hub, store.tenant_id, store.id, values)
+        await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
+        await audit.write(connection, store.tenant_id, "store.credentials", f"store:{store.id}")
+    await wake.notify(hub.pool, [store.id])
+    return store
 
 
 @app.command("link")
@@ -160,15 +197,15 @@ async def _serve_no_longer(connection: Connection, store: StoreRow, place: Place
 @app.command("live")
 def live(context: typer.Context, store: StoreArgument, tenant: session.TenantOption = None) -> None:
     """Write to the marketplace what is due, now and from now on."""
-    found = session.run(context, partial(_change_mode, tenant, store, partial(_set_mode, StoreMode.LIVE)))
-    output.say(f"Store {found.name!r} is live")
+    before, after = session.run(context, partial(_change_mode, tenant, store, partial(_set_mode, StoreMode.LIVE)))
+    output.say(f"Store {after.name!r} is live{_had_been_paused(before)}")
 
 
 @app.command("observe")
 def observe(context: typer.Context, store: StoreArgument, tenant: session.TenantOption = None) -> None:
     """Write nothing to the marketplace; what is due is kept."""
-    found = session.run(context, partial(_change_mode, tenant, store, partial(_set_mode, StoreMode.OBSERVE)))
-    output.say(f"Store {found.name!r} is observed: nothing is written to the marketplace")
+    _, after = session.run(context, partial(_change_mode, tenant, store, partial(_set_mode, StoreMode.OBSERVE)))
+    output.say(f"Store {after.name!r} is observed: nothing is written to the marketplace")
 
 
 @app.command("pause")
@@ -180,18 +217,23 @@ def pause(
 ) -> None:
     """Stop writing to the marketplace for a while; what is due is kept."""
     names.checked("--reason", reason)
-    found = session.run(context, partial(_change_mode, tenant, store, partial(_pause, reason)))
-    output.say(f"Store {found.name!r} is paused")
+    _, after = session.run(context, partial(_change_mode, tenant, store, partial(_pause, reason)))
+    output.say(f"Store {after.name!r} is paused")
 
 
 @app.command("resume")
 def resume(context: typer.Context, store: StoreArgument, tenant: session.TenantOption = None) -> None:
     """End a pause: the store is again in the mode that it was in before."""
-    found = session.run(context, partial(_change_mode, tenant, store, _resume))
-    output.say(f"Store {found.name!r} is {'live' if found.mode is StoreMode.LIVE else 'observed'} again")
+    _, after = session.run(context, partial(_change_mode, tenant, store, _resume))
+    output.say(f"Store {after.name!r} is {'live' if after.mode is StoreMode.LIVE else 'observed'} again")
 
 
-async def _change_mode(tenant: str | None, reference: str, change: Any, hub: Installation) -> StoreRow:
+def _had_been_paused(before: StoreRow) -> str:
+    return f"; it was paused: {before.pause_reason}" if before.mode is StoreMode.PAUSED else ""
+
+
+async def _change_mode(tenant: str | None, reference: str, change: Any, hub: Installation) -> tuple[StoreRow, StoreRow]:
+    """The store before and after."""
     async with hub.pool.transaction() as connection:
         tenant_id = (await find.tenant(connection, tenant)).id
         store = await find.store(connection, tenant_id, reference)
@@ -199,7 +241,7 @@ async def _change_mode(tenant: str | None, reference: str, change: Any, hub: Ins
         after = await find.store(connection, tenant_id, reference)
     if after.mode is StoreMode.LIVE:
         await wake.notify(hub.pool, [store.id])
-    return after
+    return store, after
 
 
 async def _set_mode(mode: StoreMode, connection: Connection, store: StoreRow) -> None:

@@ -17,6 +17,22 @@ class Server:
     now: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Delivering:
+    """Live workers and stores; listings that are due or wait for a time."""
+
+    workers: int
+    live_stores: int
+    due: int
+    waiting: int
+
+
+async def delivering(connection: Connection) -> Delivering:
+    row = await _queries["delivering"].one(connection)
+    assert row is not None
+    return Delivering(row["workers"], row["live_stores"], row["due"], row["waiting"])
+
+
 async def server(connection: Connection) -> Server:
     row = await _queries["server"].one(connection)
     assert row is not None

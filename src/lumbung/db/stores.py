@@ -53,6 +53,17 @@ async def set_credentials(connection: Connection, *, tenant_id: int, store_id: i
     await _queries["set_credentials"].run(connection, tenant_id=tenant_id, id=store_id, credentials=credentials)
 
 
+async def change_account(connection: Connection, store: StoreRow, account: str | None) -> None:
+    """Raises UsageError when another live store is the account."""
+    await _refuse_second_store(connection, store.tenant_id, store.channel, account, but=store.name)
+    await _queries["set_account"].run(connection, tenant_id=store.tenant_id, id=store.id, account=account)
+
+
+async def revoke_lease(connection: Connection, *, store_id: int, quiesce_seconds: float) -> None:
+    """Have whoever sends for the store stop, so that it is opened anew; calls in flight are in doubt for so long."""
+    await _queries["revoke_lease"].run(connection, id=store_id, quiesce_seconds=quiesce_seconds)
+
+
 async def find_store(connection: Connection, tenant_id: int, reference: str) -> StoreRow | None:
     row = await _queries["find_store"].one(connection, tenant_id=tenant_id, reference=reference)
     return None if row is None else _store(row)

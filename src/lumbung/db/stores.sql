@@ -16,6 +16,18 @@ UPDATE store SET credentials = :credentials WHERE tenant_id = :tenant_id AND id 
 -- name: add_lease_row!
 INSERT INTO store_lease (store_id, tenant_id) VALUES (:id, :tenant_id)
 
+-- name: set_account!
+UPDATE store SET account = :account WHERE tenant_id = :tenant_id AND id = :id
+
+-- name: revoke_lease!
+-- The holder drops the store at its next renewal, because the epoch is another one, and gives the lease back: until then
+-- it stays the holder, so that no two send at once. What it has in flight may take effect until doubt_until.
+UPDATE store_lease l
+SET epoch = l.epoch + 1,
+    doubt_until = greatest(l.doubt_until, (SELECT w.expires_at FROM worker w WHERE w.id = l.worker_id)
+                                          + :quiesce_seconds::float8 * interval '1 second')
+WHERE l.store_id = :id
+
 -- name: find_store^
 -- A live store by name, or by id written as digits.
 SELECT id, tenant_id, channel, name, mode, pause_reason, credentials FROM store
