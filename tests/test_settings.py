@@ -42,6 +42,17 @@ def test_a_wrong_value_is_refused_naming_the_variable(text: str, message: str) -
         load({"LUMBUNG_BODY_BYTES_MAX": text})
 
 
+def test_a_misspelt_variable_is_refused_naming_the_closest() -> None:
+    with pytest.raises(ConfigurationError, match=r"^LUMBUNG_PROT is not a setting; the closest one is LUMBUNG_PORT$"):
+        load({"LUMBUNG_PROT": "9000"})
+    with pytest.raises(ConfigurationError, match=r"^LUMBUNG_port is not a setting; the closest one is LUMBUNG_PORT$"):
+        load({"LUMBUNG_port": "9000"})
+
+
+def test_variables_of_tests_and_of_others_are_not_looked_at() -> None:
+    assert load({"LUMBUNG_TEST_SERVER_URL": "x", "LUMBUNGS": "y", "PORT": "z"}) == Settings()
+
+
 @pytest.mark.parametrize("text", ["nan", "inf", "soon"])
 def test_a_time_must_be_a_finite_number(text: str) -> None:
     with pytest.raises(ConfigurationError, match="LUMBUNG_POLL_SECONDS must be"):

@@ -5,6 +5,7 @@ Each field is set by `LUMBUNG_` and its name in capitals (`LUMBUNG_BODY_BYTES_MA
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,7 @@ import platformdirs
 from lumbung.errors import ConfigurationError
 
 PREFIX = "LUMBUNG_"
+TEST_PREFIX = "LUMBUNG_TEST_"  # of the tests' own
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -128,6 +130,7 @@ def help_of(name: str) -> str:
 def load(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """Settings from the environment; `overrides` win. Raises ConfigurationError naming the variable."""
     environ = os.environ if environ is None else environ
+    _refuse_unknown(environ)
     types = get_type_hints(Settings)
     values: dict[str, object] = {}
     for f in fields(Settings):
@@ -136,6 +139,15 @@ def load(environ: Mapping[str, str] | None = None, **overrides: object) -> Setti
             values[f.name] = _parse(PREFIX + f.name.upper(), text, types[f.name])
     values.update({name: value for name, value in overrides.items() if value is not None})
     return Settings(**values)  # type: ignore[arg-type]
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would leave the default in force, in silence."""
+    known = [PREFIX + f.name.upper() for f in fields(Settings)]
+    for variable in sorted(environ.keys() - set(known)):
+        if variable.startswith(PREFIX) and not variable.startswith(TEST_PREFIX):
+            [closest] = difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0.0)
+            raise ConfigurationError(f"{variable} is not a setting; the closest one is {closest}")
 
 
 def _parse(variable: str, text: str, kind: type) -> object:

@@ -103,11 +103,12 @@ WRONG = (
 def test_every_wrong_row_is_named_and_nothing_imported(shop: Operator) -> None:
     said = refused(shop, WRONG).splitlines()
 
-    rejected = said.pop(3)
+    rejected = said.pop(4)
     assert rejected.startswith("  line 5: ")
     assert "Blibli" in rejected or "blibli_sku" in rejected
     assert said == [
         "lumbung: l.csv: 7 of 7 rows are wrong, nothing was imported",
+        "  line 2: the same place as line 6",
         "  line 3: sku 'Z' is not in the catalogue; add it with `lumbung variant import`",
         "  line 4: there is no store 'Nowhere'",
         "  line 6: the same place as line 2",

@@ -112,7 +112,7 @@ def test_credentials_that_cannot_be_right_are_refused_before_anything_is_written
     assert result.exit == 78
     assert result.out == ""
     headline, *problems = result.err.splitlines()
-    assert headline.startswith("lumbung: Credentials of Blibli: username is missing")
+    assert headline == "lumbung: These credentials of Blibli cannot be right"
     assert [line.split(":")[0] for line in problems] == ["  username", "  base_url"]
     assert "seller-key" not in result.err
     assert toko.contents() == before
@@ -178,6 +178,58 @@ def test_modes(shop: Operator) -> None:
     ]
 
 
+def test_going_live_says_why_the_store_had_been_paused(shop: Operator) -> None:
+    shop.done("store", "pause", "Main", "--reason", "Blibli refuses the key")
+
+    assert shop.done("store", "live", "Main") == "Store 'Main' is live; it was paused: Blibli refuses the key\n"
+    assert shop.done("store", "live", "Main") == "Store 'Main' is live\n"
+
+
+def test_credentials_are_replaced_and_whoever_sends_for_the_store_must_open_it_anew(shop: Operator) -> None:
+    [before] = shop.rows("SELECT epoch FROM store_lease")
+
+    said = shop("store", "credentials", "Main", "--credentials", shop.credentials(api_seller_key="new-key-5512"))
+
+    assert (said.exit, said.out, said.err) == (0, "Store 'Main' has new credentials\n", "")
+    [row] = shop.rows("SELECT credentials, account FROM store")
+    opened = json.loads(shop.keyring().decrypt(row["credentials"], purpose_of_store(1)))
+    assert opened == CREDENTIALS | {"api_seller_key": "new-key-5512"}
+    assert row["account"] == "TOQ-1"
+    assert shop.rows("SELECT epoch FROM store_lease") == [{"epoch": before["epoch"] + 1}]
+    assert shop.audit()[-1] == ("store.credentials", "store:1", {})
+    assert "new-key-5512" not in repr(shop.contents())
+
+
+def test_new_credentials_leave_a_pause_and_say_so(shop: Operator) -> None:
+    shop.done("store", "pause", "Main", "--reason", "Blibli refuses the key")
+
+    said = shop("store", "credentials", "1", "--credentials", shop.credentials(store_code="TOQ-2"))
+
+    assert said.err == "It is still paused (Blibli refuses the key): `lumbung store resume 1`\n"
+    assert mode(shop) == ("paused", "Blibli refuses the key")
+    assert shop.rows("SELECT account FROM store") == [{"account": "TOQ-2"}]
+
+
+def test_new_credentials_that_cannot_be_right_change_nothing(shop: Operator) -> None:
+    before = shop.contents()
+
+    result = shop("store", "credentials", "Main", "--credentials", shop.credentials(username=""))
+
+    assert (result.exit, result.out) == (78, "")
+    assert result.err.startswith("lumbung: These credentials of Blibli cannot be right\n  username: is missing")
+    assert shop.contents() == before
+
+
+def test_new_credentials_of_another_stores_account_are_refused(shop: Operator) -> None:
+    shop.done(
+        "store", "add", "--channel", "blib", "--name", "Two", "--credentials", shop.credentials(store_code="TOQ-2")
+    )
+
+    refused = shop.refused("store", "credentials", "Main", "--credentials", shop.credentials(store_code="TOQ-2"))
+
+    assert refused.startswith("lumbung: Store 'Two' is the account TOQ-2 already")
+
+
 def test_resuming_needs_a_pause(shop: Operator) -> None:
     assert shop.refused("store", "resume", "Main") == "lumbung: Store 'Main' is not paused\n"
 
@@ -192,10 +244,12 @@ def test_resuming_needs_a_pause(shop: Operator) -> None:
         ("remove", "Other", "--yes"),
         ("link", "Other", "--warehouse", "default"),
         ("unlink", "Other", "--warehouse", "default"),
+        ("credentials", "Other", "--credentials", "CREDENTIALS"),
     ],
 )
 def test_an_unknown_store_is_named(shop: Operator, words: tuple[str, ...]) -> None:
     unknown = "lumbung: There is no store 'Other'; `lumbung store list` shows them\n"
+    words = tuple(shop.credentials() if word == "CREDENTIALS" else word for word in words)
     assert shop.refused("store", *words) == unknown
 
 

@@ -28,7 +28,7 @@ def refused(operator: Operator, content: str | bytes, *more: str) -> str:
     "content",
     [
         "sku,name\nA,Apple\nB,Bear\n",
-        "name;sku\r\nApple;A\r\n\r\n;\r\nBear;B\r\n",
+        "Name;SKU\r\nApple;A\r\n\r\n;\r\nBear;B\r\n",
         "\ufeffsku\tname\nA\tApple\nB\tBear",
         '\n"sku","name"\n"A","Apple"\n"B","Bear"\n',
     ],
@@ -62,6 +62,7 @@ def test_quoted_values_keep_their_delimiters(toko: Operator) -> None:
 
 WRONG = f"sku,name\nA,Apple\n,Nobody\n{'x' * 256},Long\nB,a\x07b\nA,Again\nD\n"
 PROBLEMS = """\
+  line 2: the same sku as line 6
   line 3: sku must have 1 to 255 characters
   line 4: sku must have 1 to 255 characters
   line 5: name must not hold control characters
@@ -102,12 +103,15 @@ def test_at_most_fifty_problems_are_shown(toko: Operator) -> None:
         ("\n \n", "v.csv is empty: the first line must name the columns sku,name"),
         ("sku\nA\n", "v.csv, line 1: the first line must name the columns sku,name; name is missing"),
         (
-            "\nSKU,name,price\n",
-            "v.csv, line 2: the first line must name the columns sku,name; sku is missing, 'SKU' is unknown, "
-            "'price' is unknown",
+            "\nSKUs,name,Price\n",
+            "v.csv, line 2: the first line must name the columns sku,name; sku is missing, 'SKUs' is unknown, "
+            "'Price' is unknown",
         ),
-        ("sku,name,sku\n", "v.csv, line 1: the first line must name the columns sku,name; sku is there twice"),
-        ('sku,name\nA,x\nB,"open\n', "v.csv, line 3: not CSV (unexpected end of data)"),
+        ("sku,name,SKU\n", "v.csv, line 1: the first line must name the columns sku,name; sku is there twice"),
+        ('sku,name\nA,x\nB,"open\n', "v.csv, line 3: a quote that begins here is not closed"),
+        ('sku,name\nA,"open\nB,x\nC,"y"\n', "v.csv, line 2: a quote that begins here is not closed"),
+        ('sku,name\nA,"x"y\nB,z\n', "v.csv, line 2: not CSV (',' expected after '\"')"),
+        ('sku,name\nA,"x"y', "v.csv, line 2: not CSV (',' expected after '\"')"),
     ],
 )
 def test_a_file_of_another_shape_is_refused(toko: Operator, content: str, message: str) -> None:
@@ -161,7 +165,22 @@ def test_rows_that_say_the_same_are_found_across_chunks(toko: Operator, monkeypa
 
     said = refused(toko, "sku,name\nA,\nB,\nC,\nA,x\n")
 
-    assert said == ("lumbung: v.csv: 2 of 4 rows are wrong, nothing was imported\n  line 5: the same sku as line 2\n")
+    assert said == (
+        "lumbung: v.csv: 2 of 4 rows are wrong, nothing was imported\n"
+        "  line 2: the same sku as line 5\n"
+        "  line 5: the same sku as line 2\n"
+    )
+
+
+def test_each_of_three_rows_that_say_the_same_is_named_once(toko: Operator) -> None:
+    said = refused(toko, "sku,name\nA,\nA,x\nA,y\n")
+
+    assert said == (
+        "lumbung: v.csv: 3 of 3 rows are wrong, nothing was imported\n"
+        "  line 2: the same sku as line 3\n"
+        "  line 3: the same sku as line 2\n"
+        "  line 4: the same sku as line 2\n"
+    )
 
 
 def test_unknown_skus_are_shown_most_often_asked_for_first(toko: Operator) -> None:

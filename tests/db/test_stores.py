@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lumbung.db import stores
+from lumbung.db import lease, stores
 from lumbung.db.stores import StoreRow
 from lumbung.errors import UsageError
 from lumbung.model import StoreMode
+from tests.db.delivering import claim, register
 from tests.world import World
 
 COVERS = {
@@ -29,6 +30,8 @@ COVERS = {
     "unsettled_stores",
     "has_unsettled_links",
     "links_of",
+    "set_account",
+    "revoke_lease",
 }
 
 
@@ -196,3 +199,51 @@ async def test_two_live_stores_are_never_the_same_account(world: World) -> None:
             connection, tenant_id=world.tenant_id, channel="blib", name="B", mode=StoreMode.LIVE, account="TOQ-1"
         )
     assert again not in (None, kept)
+
+
+async def test_a_revoked_lease_has_another_epoch_and_leaves_what_is_in_flight_in_doubt(world: World) -> None:
+    """The holder stays until it has dropped the store: nobody else may send meanwhile."""
+    await world.tenant()
+    store, other = await world.store("Padi"), await world.store("Other")
+    holder, another = await register(world), await register(world)
+    await claim(world, holder, store)
+    await claim(world, holder, other)
+    async with world.pool.transaction() as connection:
+        await stores.revoke_lease(connection, store_id=store, quiesce_seconds=60.0)
+        assert await lease.held(connection, holder) == {store: 2, other: 1}
+    assert await claim(world, another, store) == []
+    sql = (
+        "SELECT extract(epoch FROM l.doubt_until - w.expires_at)::float8 FROM store_lease l "
+        "JOIN worker w ON w.id = l.worker_id WHERE l.store_id = $1"
+    )
+    assert await world.value(sql, store) == 60.0
+    assert await world.value(sql, other) is None
+
+
+async def test_revoking_a_lease_that_nobody_has_leaves_no_doubt(world: World) -> None:
+    await world.tenant()
+    store = await world.store("Padi")
+    async with world.pool.transaction() as connection:
+        await stores.revoke_lease(connection, store_id=store, quiesce_seconds=60.0)
+    assert await world.rows("SELECT worker_id, epoch, doubt_until FROM store_lease") == [
+        {"worker_id": None, "epoch": 1, "doubt_until": None}
+    ]
+
+
+async def test_a_store_takes_another_account_unless_a_live_store_is_that(world: World) -> None:
+    tenant = await world.tenant()
+    async with world.pool.transaction() as connection:
+        for name, account in (("Padi", "A"), ("Other", "B")):
+            await stores.add_store(
+                connection, tenant_id=tenant, channel="blib", name=name, mode=StoreMode.LIVE, account=account
+            )
+        padi = await stores.find_store(connection, tenant, "Padi")
+        assert padi is not None
+        for account in ("A", "C"):
+            await stores.change_account(connection, padi, account)
+        with pytest.raises(UsageError, match=r"^Store 'Other' is the account B already"):
+            await stores.change_account(connection, padi, "B")
+    assert await world.rows("SELECT name, account FROM store ORDER BY id") == [
+        {"name": "Padi", "account": "C"},
+        {"name": "Other", "account": "B"},
+    ]

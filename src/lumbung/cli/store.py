@@ -133,7 +133,7 @@ async def _replace_credentials(
     channel = credentials.connector(store.channel)
     await credentials.check(channel, values, hub.settings)
     async with hub.pool.transaction() as connection:
-        store = await find.store(connection, store.tenant_id, str(store.id))
+        store = await find.store(connection, store.tenant_id, store.name)
         await stores.change_account(connection, store, channel.account(values))
         await _seal(connection, hub, store.tenant_id, store.id, values)
         await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)

@@ -36,11 +36,7 @@ async def add_store(
 
     `account` is the marketplace's own name of it. Raises UsageError when a live store is the same account.
     """
-    same = await _queries["store_of_account"].value(connection, tenant_id=tenant_id, channel=channel, account=account)
-    if same not in (None, name):
-        raise UsageError(
-            f"Store {same!r} is the account {account} already: two stores of one account would overwrite each other"
-        )
+    await _refuse_second_store(connection, tenant_id, channel, account, name)
     store_id: int | None = await _queries["add_store"].value(
         connection, tenant_id=tenant_id, channel=channel, name=name, account=account, mode=mode
     )
@@ -49,13 +45,23 @@ async def add_store(
     return store_id
 
 
+async def _refuse_second_store(
+    connection: Connection, tenant_id: int, channel: str, account: str | None, name: str
+) -> None:
+    same = await _queries["store_of_account"].value(connection, tenant_id=tenant_id, channel=channel, account=account)
+    if same not in (None, name):
+        raise UsageError(
+            f"Store {same!r} is the account {account} already: two stores of one account would overwrite each other"
+        )
+
+
 async def set_credentials(connection: Connection, *, tenant_id: int, store_id: int, credentials: bytes) -> None:
     await _queries["set_credentials"].run(connection, tenant_id=tenant_id, id=store_id, credentials=credentials)
 
 
 async def change_account(connection: Connection, store: StoreRow, account: str | None) -> None:
     """Raises UsageError when another live store is the account."""
-    await _refuse_second_store(connection, store.tenant_id, store.channel, account, but=store.name)
+    await _refuse_second_store(connection, store.tenant_id, store.channel, account, store.name)
     await _queries["set_account"].run(connection, tenant_id=store.tenant_id, id=store.id, account=account)
 
 
