@@ -17,7 +17,8 @@ import platformdirs
 from lumbung.errors import ConfigurationError
 
 PREFIX = "LUMBUNG_"
-TEST_PREFIX = "LUMBUNG_TEST_"  # of the tests' own
+# The tests' own, and those that Kubernetes makes for a service named lumbung.
+OTHERS = ("LUMBUNG_TEST_", "LUMBUNG_SERVICE_", "LUMBUNG_PORT_")
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -145,7 +146,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelt variable would leave the default in force, in silence."""
     known = [PREFIX + f.name.upper() for f in fields(Settings)]
     for variable in sorted(environ.keys() - set(known)):
-        if variable.startswith(PREFIX) and not variable.startswith(TEST_PREFIX):
+        if variable.startswith(PREFIX) and not variable.startswith(OTHERS):
             [closest] = difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0.0)
             raise ConfigurationError(f"{variable} is not a setting; the closest one is {closest}")
 
