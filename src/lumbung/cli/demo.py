@@ -37,6 +37,7 @@ DATABASE = "lumbung_demo"
 DEFAULT_PORT = 8080
 DEFAULT_SANDBOX_PORT = 8700
 HOST = "127.0.0.1"
+WRITE_LOG = "writes.jsonl"  # every write that a marketplace applied, in order
 START_SECONDS = 60
 DELIVERY_SECONDS = 120
 LOOK_SECONDS = 0.05
@@ -117,7 +118,7 @@ class Demonstration:
 
     def _children(self, database_url: str) -> list[Child]:
         sandbox = [sys.executable, "-m", "lumbung", "sandbox", "--supervised", "--host", HOST]
-        sandbox += ["--port", str(self._sandbox_port)]
+        sandbox += ["--port", str(self._sandbox_port), "--write-log", str(self._settings.data_dir / WRITE_LOG)]
         quiet = {PREFIX + "LOG_LEVEL": "warning", PREFIX + "KEY_FILE": ""}
         children = [Child(name="sandbox", argv=sandbox, env=quiet)]
         for role in ROLES:
