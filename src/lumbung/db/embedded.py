@@ -26,7 +26,6 @@ import atexit
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -43,14 +42,12 @@ from urllib.parse import quote
 
 import psutil
 
+from lumbung.db.embedded_user import let_read, let_through, system_user, user_name
 from lumbung.errors import ConfigurationError
 
 if sys.platform != "win32":
     import fcntl
-    import pwd
 
-ROOT_RUNS_AS = "pgserver"
-USERADD = ("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin")
 SUPERUSER = "postgres"
 INSTALLS = {16: "pginstall", 18: "pginstall18"}  # the wheel's folders
 PORT = 5432  # names the socket; nothing listens on TCP
@@ -225,19 +222,19 @@ class EmbeddedPostgres:
         found = self._pgdata.stat() if self._pgdata.exists() else None
         if os.geteuid() != 0:
             if found is not None and found.st_uid != os.geteuid():
-                raise ConfigurationError(f"{self._pgdata} belongs to user {_user_name(found.st_uid)}: run as that user")
+                raise ConfigurationError(f"{self._pgdata} belongs to user {user_name(found.st_uid)}: run as that user")
             return
         if found is not None and found.st_uid != 0:
             self._owner = (found.st_uid, found.st_gid)
         else:
-            self._owner = _system_user()
-        with _told(f"User {_user_name(self._owner[0])} cannot be let through to {self._pgdata}"):
-            _let_through(self._pgdata)
-            _let_through(self._bin)
+            self._owner = system_user()
+        with _told(f"User {user_name(self._owner[0])} cannot be let through to {self._pgdata}"):
+            let_through(self._pgdata)
+            let_through(self._bin)
         if not self._owner_can_run():
-            with _told(f"User {_user_name(self._owner[0])} cannot be let read {self._bin.parent}"):
-                _let_read(self._bin.parent)
-                _let_read(self._bin.parent.parent.with_name(self._bin.parent.parent.name + ".libs"))
+            with _told(f"User {user_name(self._owner[0])} cannot be let read {self._bin.parent}"):
+                let_read(self._bin.parent)
+                let_read(self._bin.parent.parent.with_name(self._bin.parent.parent.name + ".libs"))
 
     def _owner_can_run(self) -> bool:
         try:
@@ -463,56 +460,6 @@ def _told(problem: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigurationError(f"{problem}: {error.strerror or error}") from error
-
-
-def _let_through(path: Path) -> None:
-    """Let other users pass through every folder on the way to `path`, without letting them read those."""
-    for folder in path.parents:
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
-
-
-def _let_read(path: Path) -> None:
-    """Let other users read and run all of what is in `path`."""
-    for each in [path, *path.rglob("*")]:
-        if each.exists() and not each.is_symlink():
-            mode = stat.S_IMODE(each.stat().st_mode)
-            runs = each.is_dir() or mode & stat.S_IXUSR
-            each.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if runs else 0))
-
-
-def _system_user() -> tuple[int, int]:
-    """The ids of the user that PostgreSQL runs as when we are root; the user is made where there is none."""
-    problem = ""
-    for _ in range(100):  # /etc/passwd is locked while another process adds a user, perhaps this one
-        with suppress(KeyError):
-            entry = pwd.getpwnam(ROOT_RUNS_AS)
-            return entry.pw_uid, entry.pw_gid
-        try:
-            made = subprocess.run(
-                [*USERADD, ROOT_RUNS_AS],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        except OSError as error:
-            problem = f"useradd: {error.strerror}"
-            break
-        problem = _one_line(made.stderr)
-        if made.returncode != 0:
-            time.sleep(POLL_SECONDS)
-    raise ConfigurationError(
-        f"PostgreSQL does not run as root and the user {ROOT_RUNS_AS} cannot be made ({problem}): "
-        "run Lumbung as an ordinary user"
-    )
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _sync_folder(folder: Path) -> None:
