@@ -37,7 +37,6 @@ COLUMNS = {
     "listings": "LISTINGS",
 }
 PAUSED = "Paused by an operator"
-REMOVING = "The store is being removed"
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's name or id.")]
 CredentialsOption = Annotated[
@@ -282,7 +281,6 @@ async def _remove(tenant: str | None, reference: str, hub: Installation) -> Stor
     async with hub.pool.transaction() as connection:
         tenant_id = (await find.tenant(connection, tenant)).id
         store = await find.store(connection, tenant_id, reference)
-        await stores.pause(connection, tenant_id=tenant_id, store_id=store.id, reason=REMOVING)
         await audit.write(connection, tenant_id, "store.remove", f"store:{store.id}", name=store.name)
     await _with_progress(
         "Removing listings", hub, store, lambda advance: inventory.remove(hub.pool, hub.settings, store, advance)
