@@ -28,10 +28,7 @@ from lumbung.model import (
     purpose_of_store,
 )
 
-PARK_RETRY_SECONDS = 3600.0
-RULES = Rules(
-    connectors=frozenset({"blib", "shpe"}), park_retry_seconds=PARK_RETRY_SECONDS, idempotency_key_seconds=86400
-)
+RULES = Rules(connectors=frozenset({"blib", "shpe"}), idempotency_key_seconds=86400)
 PARTNER_ID = "B98KL87"
 PARTNER_SECRET = "1IieSn9qXCYu3FeEG1eH05QxTMldKEiNIkLSN/5xtgc="  # published, see contract.md
 
@@ -136,7 +133,7 @@ class World:
             for sku, store, remote in rows
         ]
         async with self.pool.transaction() as connection:
-            await import_listings(connection, self.tenant_id, mapped, park_retry_seconds=PARK_RETRY_SECONDS)
+            await import_listings(connection, self.tenant_id, mapped)
 
     async def small(self) -> None:
         """A tenant with one live Blibli store and sku1 listed in it."""

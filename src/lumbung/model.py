@@ -19,13 +19,34 @@ DEFAULT_WAREHOUSE = "default"
 QUANTITY_MAX = 2_147_483_647
 
 
+# Upper limits of the buckets in which times from acceptance to delivery are counted; one more holds the rest.
+LATENCY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+
 class Lane(IntEnum):
-    """The order in which due listings go. NONE: not due."""
+    """The order in which due listings go. NONE: not due. The RETRY_ ones: their last attempt failed."""
 
     NONE = 0
     FALLING = 1
     RISING = 2
     REFRESH = 3
+    RETRY_FALLING = 4
+    RETRY_RISING = 5
+    RETRY_REFRESH = 6
+
+
+class DueFor(StrEnum):
+    """`listing_state.due_for`: what a due listing is due for.
+
+    PUSH: to be told its quantity. ASK: what became of what was submitted. CONFIRM: to be read back (or sent again)
+    because a call was unclear. RECONCILE: to be read back, and corrected if it oversells. OBSERVE: to be read back.
+    """
+
+    PUSH = "push"
+    ASK = "ask"
+    CONFIRM = "confirm"
+    RECONCILE = "reconcile"
+    OBSERVE = "observe"
 
 
 class ListingStatus(StrEnum):
@@ -45,6 +66,7 @@ class WaitReason(StrEnum):
     PARKED = "parked"
     SUBMITTED = "submitted"
     CONFIRMATION = "confirmation"
+    FLOOR = "floor"
 
 
 class StoreMode(StrEnum):
@@ -179,6 +201,11 @@ class HistoryRecord:
 def purpose_of_store(store_id: int) -> str:
     """What a store's credentials are encrypted for: a ciphertext moved to another row does not open."""
     return f"store:{store_id}"
+
+
+def purpose_of_tokens(store_id: int) -> str:
+    """What a store's token pair is encrypted for."""
+    return f"tokens:{store_id}"
 
 
 def purpose_of_partner(partner_id: str) -> str:

@@ -109,6 +109,21 @@ class Settings:
         1800.0, "a locked listing (campaign, holiday) waits this long when no time is named"
     )
     defer_seconds_max: float = _setting(3600.0, "a locked listing is tried again at least this often")
+    floor_retry_seconds: float = _setting(
+        60.0, "a listing below what the marketplace has reserved is tried again this often"
+    )
+    submitted_check_seconds_max: float = _setting(900.0, "longest wait before asking what became of submitted work")
+    submitted_seconds_max: float = _setting(3600.0, "submitted work that is not applied by then is in doubt")
+    quiesce_seconds_max: float = _setting(3600.0, "longest time that a store may say its lost calls can take effect")
+    storm_rejections: int = _setting(50, "rejections of different listings in a row that pause a store, parking none")
+    stores_held_max: int = _setting(20_000, "stores that a worker leases at most")
+    store_idle_seconds: float = _setting(600.0, "a store that had nothing due for so long is given back")
+    give_back_percent: float = _setting(10.0, "of the stores above its share that a worker gives back at a renewal")
+    token_refresh_seconds_min: float = _setting(60.0, "between two tries to refresh a token before it expires")
+    stats_retention_days: int = _setting(30, "statistics a minute are kept this long; 0: for ever")
+    metrics_host: str = _setting("127.0.0.1", "address of a worker's metrics")
+    metrics_port: int = _setting(8081, "port of a worker's metrics; 0: none")
+    metrics_interval_seconds: float = _setting(15.0, "what is due and waits is counted this often for the metrics")
     park_retry_seconds: float = _setting(3600.0, "a parked listing is tried again by new updates at most this often")
     breaker_failures: int = _setting(5, "failures in a row that open a store's breaker")
     breaker_probe_seconds: float = _setting(5.0, "first wait for a probe; doubles up to breaker_probe_seconds_max")
@@ -118,6 +133,7 @@ class Settings:
     connect_timeout_seconds: float = _setting(5.0, "to connect to a marketplace")
     answer_bytes_max: int = _setting(1_048_576, "longest answer read from a marketplace")
     call_text_chars_max: int = _setting(16_384, "of a call's request and answer kept")
+    history_roll_up_seconds: float = _setting(30.0, "between two roll-ups of the counters of the history")
 
     @property
     def key_path(self) -> Path:

@@ -16,7 +16,10 @@ from lumbung.channels.base import (
     Channel,
     InDoubt,
     Misconfigured,
+    Observed,
     Push,
+    ReadRow,
+    ReadsBack,
     Rejected,
     Row,
     Scope,
@@ -218,20 +221,57 @@ class ChannelContract:
         assert isinstance(attempt.rows[0].outcome, Unavailable)
         assert [(call.status, call.response) for call in attempt.calls] == [(0, "")]
         assert isinstance(await session.check(), Unavailable)
-        assert await session.read([self.variant()]) in ({}, None)
 
     # --- Reading ---
+
+    def reader(self, session: Session) -> ReadsBack:
+        if not isinstance(session, ReadsBack):
+            pytest.skip("this channel does not read back")
+        return session
+
+    async def read(self, session: Session, *, listing: str = "") -> ReadRow:
+        """One listing read; whatever comes of it, there is one row for it, one call, and no secret in what is kept."""
+        reading = await self.reader(session).read([Push(41, self.variant(listing), 0)])
+        assert [row.listing_id for row in reading.rows] == [41]
+        assert len(reading.calls) == 1
+        for field in self.channel.manifest.credentials:
+            if field.secret and field.name in self.credentials:
+                assert self.credentials[field.name] not in repr(reading)
+        return reading.rows[0]
 
     async def test_what_is_read_back_is_what_was_written(self, shop: Shop) -> None:
         session = shop.session()
         await self.push(session, 6)
-        unknown = self.variant(self.unknown_listing)
-        assert await session.read([unknown, self.variant()]) in ({self.variant(): 6}, None)
+        assert await self.read(session) == ReadRow(41, Observed(6))
+        assert await shop.writes() == [6]
 
-    async def test_reading_during_trouble_reads_nothing(self, shop: Shop) -> None:
-        for faults in ({"error_rate": 1}, {"garbage_rate": 1}, {"drop_response_rate": 1}, {"throttle_rate": 1}):
-            await shop.faults(**faults)
-            assert await shop.session().read([self.variant()]) in ({}, None)
+    async def test_an_unknown_item_cannot_be_read(self, shop: Shop) -> None:
+        row = await self.read(shop.session(), listing=self.unknown_listing)
+        assert isinstance(row.seen, Rejected)
+
+    async def test_nothing_to_read_is_no_call(self, shop: Shop) -> None:
+        reading = await self.reader(shop.session()).read([])
+        assert (reading.rows, reading.calls) == ((), ())
+
+    @pytest.mark.parametrize("faults", [{"error_rate": 1}, {"garbage_rate": 1}, {"drop_response_rate": 1}])
+    async def test_reading_during_trouble_leaves_no_doubt(self, shop: Shop, faults: Mapping[str, object]) -> None:
+        await shop.faults(**faults)
+        row = await self.read(shop.session())
+        assert isinstance(row.seen, Unavailable)
+
+    async def test_a_read_that_is_throttled_says_for_how_long(self, shop: Shop) -> None:
+        await shop.faults(throttle_rate=1, retry_after_s=17)
+        row = await self.read(shop.session())
+        assert isinstance(row.seen, Throttled)
+        assert row.seen.retry_after_seconds == 17.0
+
+    async def test_a_closed_port_cannot_be_read(self, shop: Shop) -> None:
+        row = await self.read(shop.session(url=f"http://127.0.0.1:{closed_port()}"))
+        assert isinstance(row.seen, Unavailable)
+
+    async def test_a_stranger_reads_nothing(self, shop: Shop) -> None:
+        row = await self.read(shop.session(**self.wrong_credentials))
+        assert isinstance(row.seen, Unauthorized | Misconfigured)
 
     async def test_a_check_writes_nothing(self, shop: Shop) -> None:
         assert await shop.session().check() == Accepted()
@@ -299,6 +339,7 @@ class ChannelContract:
         assert all(host == host.lower() and "/" not in host and ":" not in host for host in manifest.hosts)
         assert manifest.batch_max >= 1
         assert manifest.in_flight_max >= 1
+        assert manifest.read_max >= 1
         assert manifest.pacing.calls_per_second > 0
         assert manifest.pacing.burst >= 1
         assert 0 < manifest.call_timeout_seconds <= 60

@@ -22,8 +22,10 @@ from lumbung.channels.base import (
     Deferred,
     InDoubt,
     Misconfigured,
+    Observed,
     Outcome,
     Push,
+    ReadRow,
     Rejected,
     Scope,
     Throttled,
@@ -174,8 +176,9 @@ async def test_a_pickup_point_is_named_in_the_query_and_such_a_listing_is_not_re
     store, transport = session(answer(200, OK))
     variant = '{"blibli_sku": "TOQ-1-1-1", "pickup_point_code": "PP-3001234"}'
     await store.push([Push(1, variant, 5)])
-    assert await store.read([variant]) == {}
-    assert len(transport.requests) == 1
+    reading = await store.read([Push(1, variant, 5)])
+    assert reading.rows == (ReadRow(1, Rejected("Blibli does not tell the stock of one pickup point")),)
+    assert (reading.calls, len(transport.requests)) == ((), 1)
     assert transport.requests[0][1].endswith("&blibli-sku=TOQ-1-1-1&pickupPointCode=PP-3001234")
 
 
@@ -396,14 +399,57 @@ async def test_a_check_asks_for_a_product_that_does_not_exist(exchange: Exchange
 )
 async def test_a_quantity_is_read_where_it_is_assumed_to_be(value: object, quantity: int | None) -> None:
     store, _ = session(answer(200, json.dumps({"success": True, "errorCode": "", "value": value}).encode()))
-    assert await store.read(["A"]) == ({} if quantity is None else {"A": quantity})
+    unreadable = Rejected("Blibli shows no stock that can be read")
+    reading = await store.read([Push(1, "A", 9)])
+    assert reading.rows == (ReadRow(1, unreadable if quantity is None else Observed(quantity)),)
 
 
-async def test_reading_stops_when_the_store_is_throttled_but_not_at_an_unknown_item() -> None:
-    throttled, first = session(answer(429, b""))
-    unknown, second = session(answer(200, refusal("NOT_FOUND")))
-    assert (await throttled.read(["A", "B"]), len(first.requests)) == ({}, 1)
-    assert (await unknown.read(["A", "not one", "B"]), len(second.requests)) == ({}, 2)
+async def test_a_read_is_one_get_and_its_call_is_kept() -> None:
+    body = b'{"success": true, "errorCode": "", "value": {"availableStock": 5}}'
+    store, transport = session(answer(200, body))
+    (call,) = (await store.read([Push(1, "A", 9)])).calls
+    ((method, url, _, sent, _),) = transport.requests
+    assert (method, urlsplit(url).path, sent) == ("GET", "/v2/proxy/seller/v1/products/A", None)
+    assert (call.method, call.url, call.request, call.status) == ("GET", url, "", 200)
+    assert (call.response, call.started_at, call.duration_ms) == (body.decode(), NOW, 12.5)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "seen", "calls"),
+    [
+        (answer(429, b"", 3.0), Throttled(3.0), 1),
+        (answer(401, b""), Unauthorized("Blibli does not accept the login: HTTP 401", False), 1),
+        (answer(403, b""), Misconfigured("Blibli forbids this store's calls: HTTP 403", Scope.STORE), 1),
+        (NotSent("refused", NOW, 1.0), Unavailable("refused"), 1),
+        (NoAnswer("reset", NOW, 1.0), Unavailable("reset"), 1),
+        (answer(500, b""), Unavailable("Blibli failed: HTTP 500"), 1),
+        (answer(200, b"<html>"), Unavailable("Blibli's answer cannot be read: HTTP 200"), 1),
+        (answer(204, b""), Rejected("Blibli shows no stock that can be read"), 2),
+        (answer(200, refusal("NOT_FOUND")), Rejected(UNKNOWN + "NOT_FOUND"), 2),
+        (answer(200, refusal("PROMO")), Deferred(None, "Locked for now: PROMO"), 2),
+        (
+            answer(200, refusal("PICKUP_POINT")),
+            Misconfigured("The pickup point is wrong: PICKUP_POINT", Scope.LISTING),
+            2,
+        ),
+    ],
+)
+async def test_a_read_that_fails_for_the_whole_store_makes_no_further_call(
+    exchange: Exchange, seen: Outcome, calls: int
+) -> None:
+    store, transport = session(exchange)
+    reading = await store.read([Push(1, "A", 9), Push(2, "B", 9)])
+    assert reading.rows == (ReadRow(1, seen), ReadRow(2, seen))
+    assert (len(reading.calls), len(transport.requests)) == (calls, calls)
+
+
+async def test_ids_that_cannot_be_are_not_read_while_the_others_are() -> None:
+    store, transport = session(answer(200, b'{"success": true, "errorCode": "", "value": {"stock": 5}}'))
+    reading = await store.read([Push(1, "A", 9), Push(2, "not one", 9), Push(3, "B", 9)])
+    assert [row.listing_id for row in reading.rows] == [1, 2, 3]
+    assert (reading.rows[0].seen, reading.rows[2].seen) == (Observed(5), Observed(5))
+    assert isinstance(reading.rows[1].seen, Rejected)
+    assert len(transport.requests) == 2
 
 
 # --- Ids and credentials ---
@@ -529,8 +575,11 @@ def test_whatever_a_server_answers_there_is_one_row_and_text_that_can_be_kept(ex
 @given(exchanges)
 def test_whatever_a_server_answers_reading_and_checking_do_not_raise(exchange: Exchange) -> None:
     store, _ = session(exchange)
-    shown = asyncio.run(store.read(["TOQ-1-1-1"]))
-    assert all(quantity >= 0 for quantity in shown.values())
+    reading = asyncio.run(store.read([Push(7, "TOQ-1-1-1", 5)]))
+    (row,) = reading.rows
+    assert (row.listing_id, len(reading.calls)) == (7, 1)
+    assert not isinstance(row.seen, Accepted | InDoubt)
+    assert not isinstance(row.seen, Observed) or row.seen.quantity >= 0
     asyncio.run(store.check())
 
 

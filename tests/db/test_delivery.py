@@ -69,7 +69,7 @@ async def cleared(world: World) -> None:
         listings = await catalogue.listings_of_store(
             connection, tenant_id=world.tenant_id, store_id=row.id, after="", limit=10
         )
-        await recompute(connection, world.tenant_id, listings, park_retry_seconds=PARK_RETRY_SECONDS)
+        await recompute(connection, world.tenant_id, listings)
 
 
 async def state(world: World, *names: str) -> tuple[Any, ...]:

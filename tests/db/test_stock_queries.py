@@ -60,7 +60,7 @@ async def write_state(world: World, lane: int, version: int, quantity: int, *, p
     listing = (await listing_ids(world))[PADI]
     row = (world.tenant_id, listing, world.stores["Toko Padi"].id, lane, version, quantity)
     async with world.pool.transaction() as connection:
-        await stock.write(connection, "write_states", [row], park_retry_seconds=park_retry)
+        await stock.write(connection, "write_states", [row])
 
 
 # --- who and where ---
@@ -359,7 +359,7 @@ async def test_a_parked_listing_whose_time_ended_while_an_update_queued_for_it_i
             "UPDATE listing_state SET parked_at = $1::timestamptz - interval '59.999999 seconds'", began
         )
         await world.execute("DELETE FROM listing_wait")
-        await stock.write(updating, "write_states", [state_row], park_retry_seconds=60.0)
+        await stock.write(updating, "write_states", [state_row])
     assert (await the_state(world))["state"] == "due"
 
 

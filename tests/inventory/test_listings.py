@@ -41,7 +41,7 @@ def mapped(world: World, sku: str, remote: str, store: str = "Toko Padi") -> Map
 
 async def imported(world: World, *rows: Mapped) -> Imported:
     async with world.pool.transaction() as connection:
-        return await import_listings(connection, world.tenant_id, rows, park_retry_seconds=PARK_RETRY_SECONDS)
+        return await import_listings(connection, world.tenant_id, rows)
 
 
 async def settle(world: World) -> Progress:
@@ -172,9 +172,7 @@ async def test_an_import_that_comes_second_is_told_to_try_again(world: World) ->
     await world.small()
     await world.variants("sku2")
     async with world.pool.transaction() as connection:
-        await import_listings(
-            connection, world.tenant_id, [mapped(world, "sku1", "new")], park_retry_seconds=PARK_RETRY_SECONDS
-        )
+        await import_listings(connection, world.tenant_id, [mapped(world, "sku1", "new")])
         second = asyncio.create_task(imported(world, mapped(world, "sku2", "new")))
         await blocked(world)
     with pytest.raises(LockBusy, match="Another import maps the same listings"):
@@ -193,9 +191,7 @@ async def test_a_removed_listing_ends_its_items_at_once_and_is_not_sent(world: W
     listing = ListingRow(row["listing_id"], await world.value("SELECT id FROM variant"), row["store_id"], "")
     for count in (1, 0):
         async with world.pool.transaction() as connection:
-            assert count == await remove_listings(
-                connection, world.tenant_id, [listing], "Taken away", park_retry_seconds=PARK_RETRY_SECONDS
-            )
+            assert count == await remove_listings(connection, world.tenant_id, [listing], "Taken away")
     assert await world.due() == {"kept": 20}
     [recorded] = await world.history()
     assert [(item.remote_variant, item.message, item.success) for item in recorded.items] == [
@@ -329,9 +325,7 @@ async def test_a_listing_that_is_imported_while_a_warehouse_is_linked_has_the_su
     east = await two_warehouses(world, default=20, east=3)
     await unlink(world, east)
     async with world.pool.transaction() as connection:
-        await import_listings(
-            connection, world.tenant_id, [mapped(world, "sku1", "AAA")], park_retry_seconds=PARK_RETRY_SECONDS
-        )
+        await import_listings(connection, world.tenant_id, [mapped(world, "sku1", "AAA")])
         linking = asyncio.create_task(link(world, east))
         await blocked(world)
     await linking
@@ -357,7 +351,7 @@ async def test_clearing_one_listing_and_showing_another_does_not_deadlock_with_a
             variant.remove(variant.listings[ids[PADI]], "Gone", version=version)
             variant.recompute(variant.listings[ids["second"]], version=version)
             await catalogue.retire_listings(connection, world.tenant_id, [ids[PADI]])
-            await stock.write(connection, [variant], park_retry_seconds=PARK_RETRY_SECONDS)
+            await stock.write(connection, [variant])
 
     async with world.pool.transaction() as connection:
         await record_on(connection, held, Told(ids[PADI], 1, 4, "stay"))
@@ -414,7 +408,7 @@ async def test_recomputing_what_has_not_changed_sends_nothing(world: World) -> N
         chunk = await catalogue.listings_of_store(
             connection, tenant_id=world.tenant_id, store_id=world.stores["Toko Padi"].id, after="", limit=10
         )
-        await recompute(connection, world.tenant_id, chunk, park_retry_seconds=PARK_RETRY_SECONDS)
+        await recompute(connection, world.tenant_id, chunk)
     assert await world.states() == before
 
 

@@ -4,8 +4,11 @@ A connector says **what happened** (an `Outcome` per listing); `dispatch/policy.
 It never retries, never sleeps, never reads a clock of its own and keeps no state between calls: pacing,
 backoff, breaker and tokens belong to the worker that holds the store's lease.
 
-    worker --Push x n--> Channel.push --HTTP--> marketplace
-    worker <--Attempt--- Channel.push <-------- answer
+    worker --Push x n--> Session.push --HTTP--> marketplace
+    worker <--Attempt--- Session.push <-------- answer
+
+Some marketplaces can do more. A session that also has `ask` (SubmitsWork), `read` (ReadsBack) or `refresh` and `use`
+(RotatesTokens) is asked to; one that has not never answers Submitted, or a refreshable Unauthorized.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from lumbung.channels.http import HttpClient
 from lumbung.clock import Clock
@@ -135,13 +138,15 @@ class Push:
     """One listing to show `quantity` units (>= 0).
 
     `remote_variant`: the JSON text of the listing's ids. `locations`: units per location for channels
-    that know locations (`Manifest.location_aware`), empty for all others.
+    that know locations (`Manifest.location_aware`), empty for all others. `expected`: what the marketplace is believed
+    to show now, for channels that compare and set; None when that is not known.
     """
 
     listing_id: int
     remote_variant: str
     quantity: int
     locations: Mapping[str, int] = field(default_factory=dict)
+    expected: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +173,57 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Exactly one row for every listing that was pushed, and the calls that were made for them."""
+    """Exactly one row for every listing that was pushed, and the calls that were made for them.
+
+    `as_a_whole`: the marketplace answered for the call, not for its listings, so that one of them may be to blame for
+    all: a call of several is then cut in halves until the one is found.
+    """
 
     rows: tuple[Row, ...]
+    calls: tuple[CallRecord, ...]
+    as_a_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the marketplace shows for a listing."""
+
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """What reading one listing back gave: its quantity, or why it could not be read."""
+
+    listing_id: int
+    seen: Observed | Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Exactly one row for every listing that was to be read, and the calls that were made for them."""
+
+    rows: tuple[ReadRow, ...]
+    calls: tuple[CallRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A pair of tokens. `more`: what else the channel needs to keep with it. Times are UTC."""
+
+    access: str = field(repr=False)
+    refresh: str = field(repr=False)
+    issued_at: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None = None
+    more: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The new pair, or why there is none: Unauthorized: the refresh token is dead; InDoubt: it may be used up."""
+
+    result: Tokens | Throttled | Unavailable | InDoubt | Unauthorized
     calls: tuple[CallRecord, ...]
 
 
@@ -197,7 +250,8 @@ class Pacing:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`batch_max` listings a call, grouped by `Channel.batch_key`; `in_flight_max` calls of a store at once.
+    """`batch_max` listings a call, grouped by `Channel.batch_key`; `in_flight_max` calls of a store at once;
+    `read_max` listings that one call reads back, where the channel can.
 
     `quantity_means`: `sellable` where the marketplace subtracts its own open orders before it shows a number,
     `on_hand` where it wants what is on the shelf. `quiesce_seconds`: after this long an unanswered call can
@@ -213,6 +267,7 @@ class Manifest:
     credentials: tuple[CredentialField, ...]
     call_timeout_seconds: float
     quiesce_seconds: float
+    read_max: int = 1
     quantity_means: Literal["sellable", "on_hand"] = "sellable"
     location_aware: bool = False
     closed: bool = False
@@ -228,12 +283,44 @@ class Session(Protocol):
         """
         ...
 
-    async def read(self, remote_variants: Sequence[str]) -> Mapping[str, int] | None:
-        """The quantity shown for each remote_variant that could be read; None where the channel cannot read back."""
-        ...
-
     async def check(self) -> Outcome:
         """One harmless call that tells whether the store can be reached with these credentials."""
+        ...
+
+
+@runtime_checkable
+class SubmitsWork(Protocol):
+    """A session of a marketplace that takes work and applies it later."""
+
+    async def ask(self, handle: str, pushes: Sequence[Push]) -> Attempt:
+        """What became of the listings that were submitted under `handle`, with the quantities that were submitted.
+
+        Submitted again: not ready yet. Unavailable: could not be asked now. InDoubt: the marketplace no longer knows
+        the handle, or cannot tell. Anything else is what became of the listing.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """A session of a marketplace that tells what it shows."""
+
+    async def read(self, pushes: Sequence[Push]) -> Reading:
+        """The quantity shown for each of at most `read_max` listings. Unavailable where it could not be read now,
+        Rejected where it cannot be read at all. Never raises for anything that the marketplace or the network does."""
+        ...
+
+
+@runtime_checkable
+class RotatesTokens(Protocol):
+    """A session whose access token expires and is renewed with a refresh token, which may work only once."""
+
+    def use(self, tokens: Tokens) -> None:
+        """Make every later call with this pair."""
+        ...
+
+    async def refresh(self, tokens: Tokens) -> Refreshed:
+        """Trade the pair for a new one. Never raises for anything that the marketplace or the network does."""
         ...
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -15,13 +17,17 @@ from lumbung.api.context import ApiContext
 from lumbung.api.group_commit import GroupCommit
 from lumbung.api.metrics import ApiMetrics
 from lumbung.api.partners import Partners
+from lumbung.channels.base import Channel
 from lumbung.channels.http import HttpClient
 from lumbung.channels.registry import CHANNELS
 from lumbung.clock import SystemClock
-from lumbung.db import lease, migrate, partitions, stock, tenants
+from lumbung.db import history, lease, migrate, partitions, stock, tenants
 from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.pool import Pool
-from lumbung.db.wake import Waker
+from lumbung.db.wake import Listener, Waker
+from lumbung.dispatch.metrics import WorkerMetrics
+from lumbung.dispatch.opening import Opener, times_of
+from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.dispatch.worker import Worker
 from lumbung.errors import LumbungError
 from lumbung.inventory.stock import Rules
@@ -79,6 +85,9 @@ async def drop_old(pool: Pool, settings: Settings) -> None:
         statement_seconds_max=settings.migrate_timeout_seconds,
     ):
         log.info("partition dropped", name=name)
+    removed = await history.remove_old(pool)
+    if removed:
+        log.info("old updates removed", records=removed)
 
 
 async def maintain(pool: Pool, settings: Settings) -> None:
@@ -93,6 +102,7 @@ async def maintain(pool: Pool, settings: Settings) -> None:
                 kept = settings.timestamp_window_seconds * STRICT_SIGNATURE_KEPT
                 await tenants.forget_signatures(connection, seconds=kept)
                 await lease.forget_workers(connection)
+            await history.fold(pool)
         except LumbungError as error:
             if not failed:
                 log.warning("the database is not ready, trying again", error=str(error))
@@ -102,13 +112,22 @@ async def maintain(pool: Pool, settings: Settings) -> None:
         if failed:
             log.info("the database is ready")
         failed = False
-        await asyncio.sleep(settings.maintenance_interval_seconds)
+        await _roll_up_for(settings.maintenance_interval_seconds, pool, settings)
+
+
+async def _roll_up_for(seconds: float, pool: Pool, settings: Settings) -> None:
+    """Without it reading the history stays exact and becomes slower, so a database that is away is left to `maintain`."""
+    clock = SystemClock()
+    ends = clock.monotonic() + seconds
+    while (left := ends - clock.monotonic()) > 0:
+        with suppress(LumbungError):
+            await history.roll_up(pool)
+        await asyncio.sleep(min(left, settings.history_roll_up_seconds))
 
 
 def rules(settings: Settings) -> Rules:
     return Rules(
         connectors=frozenset(CHANNELS),
-        park_retry_seconds=settings.park_retry_seconds,
         idempotency_key_seconds=settings.idempotency_key_seconds,
     )
 
@@ -123,7 +142,14 @@ def build_api(settings: Settings, pool: Pool, keyring: Keyring) -> tuple[Callabl
 
 
 @asynccontextmanager
-async def built_worker(settings: Settings, pool: Pool, keyring: Keyring) -> AsyncIterator[Worker]:
+async def built_worker(
+    settings: Settings,
+    pool: Pool,
+    keyring: Keyring,
+    *,
+    channels: Mapping[str, Channel] = CHANNELS,
+    metrics: WorkerMetrics | None = None,
+) -> AsyncIterator[Worker]:
     """A worker with the one HTTP client of its process."""
     clock = SystemClock()
     async with (
@@ -135,5 +161,14 @@ async def built_worker(settings: Settings, pool: Pool, keyring: Keyring) -> Asyn
         ) as http,
         Pool(pool.url, replace(settings, database_connections_max=1)) as lease_pool,
     ):
-        dice = random.SystemRandom().random
-        yield Worker(pool, lease_pool, settings, channels=CHANNELS, http=http, keyring=keyring, clock=clock, dice=dice)
+        yield Worker(
+            PostgresStorage(pool, lease_pool, settings, times_of(channels, settings)),
+            Listener(pool, settings),
+            settings,
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            lifetime_seconds=settings.lease_seconds,
+            opener=Opener(channels, http, keyring, clock),
+            clock=clock,
+            metrics=metrics or WorkerMetrics(),
+            dice=random.SystemRandom().random,
+        )

@@ -149,7 +149,7 @@ async def seed(hub: Installation, sandbox_url: str, logins: dict[str, dict[str, 
             for store in STORES
             for sku in SKUS
         ]
-        await import_listings(connection, tenant_id, mapped, park_retry_seconds=hub.settings.park_retry_seconds)
+        await import_listings(connection, tenant_id, mapped)
     return seeded
 
 

@@ -33,7 +33,7 @@ from lumbung.db import doctor as db
 from lumbung.db import migrate, stores, tenants
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
-from lumbung.dispatch.worker import CALL_TIMEOUTS_A_LIFETIME
+from lumbung.dispatch.lease_clock import lifetime_seconds
 from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
 from lumbung.model import purpose_of_partner, purpose_of_store
@@ -141,7 +141,7 @@ def check_workers(now: db.Delivering) -> Finding:
 
 def check_settings(settings: Settings) -> Finding:
     longest = max(channel.manifest.call_timeout_seconds for channel in registry.CHANNELS.values())
-    lifetime = max(settings.lease_seconds, CALL_TIMEOUTS_A_LIFETIME * longest)
+    lifetime = lifetime_seconds(settings.lease_seconds, longest)
     if settings.lease_renew_seconds >= lifetime / 2:
         message = f"leases of {lifetime:g} s are renewed every {settings.lease_renew_seconds:g} s"
         advice = f"set LUMBUNG_LEASE_RENEW_SECONDS to less than {lifetime / 2:g}"

@@ -84,8 +84,7 @@ async def _import(file: Path, tenant: str | None, good_rows: bool, hub: Installa
         return [_mapped(known, skus, *row) for row in rows]
 
     async def write(connection: Connection, rows: list[Mapped]) -> Counter[str]:
-        retry = hub.settings.park_retry_seconds
-        imported = await import_listings(connection, tenant_id, rows, park_retry_seconds=retry)
+        imported = await import_listings(connection, tenant_id, rows)
         return Counter(added=imported.added, unchanged=imported.unchanged, remapped=imported.remapped)
 
     async def after(rows: list[Mapped]) -> None:
@@ -152,9 +151,7 @@ async def _remove(
                 listings = [await _at(connection, tenant_id, store, remote_variant)]
             else:
                 listings = await _with_ids(connection, tenant_id, ids or [])
-            count = await remove_listings(
-                connection, tenant_id, listings, REMOVED, park_retry_seconds=hub.settings.park_retry_seconds
-            )
+            count = await remove_listings(connection, tenant_id, listings, REMOVED)
             for listing in listings:
                 place = {"store_id": listing.store_id, "remote_variant": listing.remote_variant}
                 await audit.write(connection, tenant_id, "listing.remove", f"listing:{listing.id}", **place)

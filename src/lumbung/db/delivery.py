@@ -8,15 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lumbung.db.query import Connection, Queries
+from lumbung.model import DueFor
 
 _queries = Queries(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What was submitted and is not known to be applied yet."""
+
+    handle: str
+    version: int
+    quantity: int
+    age_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
     """A listing that is to show `quantity` as of `version`.
 
-    `attempts`: failures in a row so far. `doubtful_age_seconds`: how long ago a call for it ended unclear, if one did.
+    `attempts`: failures in a row so far. `delivered`: what the marketplace last took; `expected`: what it is believed
+    to show. `doubt_left_seconds`: for so long a call that ended unclear may still take effect, which said `doubtful`
+    (None: not known). `floor`: the least that the marketplace takes.
     """
 
     listing_id: int
@@ -25,13 +38,44 @@ class Due:
     quantity: int
     attempts: int
     remote_variant: str
-    doubtful_age_seconds: float | None
+    due_for: DueFor = DueFor.PUSH
+    delivered: int | None = None
+    expected: int | None = None
+    floor: int | None = None
+    doubtful: int | None = None
+    doubt_left_seconds: float | None = None
+    submitted: Submitted | None = None
     locations: Mapping[str, int] = field(default_factory=dict)
 
 
-async def stores_with_work(connection: Connection, *, wait_seconds_max: float) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A store that has something `due`, or waits that are `ready`; who holds it, under which epoch."""
+
+    store_id: int
+    due: bool
+    ready: bool
+    worker_id: int | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An item that has just ended. `latency_seconds`: since its update was accepted."""
+
+    tenant_id: int
+    store_id: int
+    listing_id: int
+    transaction_code: str
+    success: bool
+    message: str
+    retries: int
+    latency_seconds: float
+
+
+async def stores_with_work(connection: Connection, *, wait_seconds_max: float) -> list[Work]:
     rows = await _queries["stores_with_work"].all(connection, wait_seconds_max=wait_seconds_max)
-    return [row["store_id"] for row in rows]
+    return [Work(row["store_id"], row["due"], row["ready"], row["worker_id"], row["epoch"]) for row in rows]
 
 
 async def release_waits(
@@ -49,6 +93,7 @@ async def due_window(
     *,
     tenant_id: int,
     store_id: int,
+    epoch: int,
     cursors: Mapping[int, int],
     busy: Iterable[int],
     limit: int,
@@ -59,6 +104,7 @@ async def due_window(
         connection,
         tenant_id=tenant_id,
         store_id=store_id,
+        epoch=epoch,
         lanes=list(cursors),
         cursors=list(cursors.values()),
         busy=list(busy),
@@ -69,12 +115,19 @@ async def due_window(
 
 
 async def due_now(
-    connection: Connection, *, tenant_id: int, store_id: int, listing_ids: Sequence[int], with_locations: bool
+    connection: Connection,
+    *,
+    tenant_id: int,
+    store_id: int,
+    epoch: int,
+    listing_ids: Sequence[int],
+    with_locations: bool,
 ) -> list[Due]:
     rows = await _queries["due_now"].all(
         connection,
         tenant_id=tenant_id,
         store_id=store_id,
+        epoch=epoch,
         listing_ids=list(listing_ids),
         with_locations=with_locations,
     )
@@ -97,15 +150,70 @@ async def take_call_ids(connection: Connection, count: int) -> list[int]:
     return [row["id"] for row in await _queries["take_call_ids"].all(connection, count=count)]
 
 
-async def call_was_written(connection: Connection, *, tenant_id: int, call_id: int) -> bool:
-    return bool(await _queries["call_was_written"].value(connection, tenant_id=tenant_id, id=call_id))
+async def record_states(connection: Connection, rows: Sequence[tuple[Any, ...]], *, park_retry_seconds: float) -> None:
+    await _write(connection, "record_states", rows, park_retry_seconds=park_retry_seconds)
 
 
-async def write(connection: Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Run record_states, settle_items, write_waits or write_calls with rows turned into arrays."""
-    if rows:
-        query = _queries[name]
-        await query.run(connection, **dict(zip(query.parameters, _columns(rows, len(query.parameters)), strict=True)))
+async def settle_items(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Ended]:
+    """End open items: (tenant_id, listing_id, version, settled_before, success, message, answer, call_id)."""
+    if not rows:
+        return []
+    query = _queries["settle_items"]
+    columns = dict(zip(query.parameters, _columns(rows, len(query.parameters)), strict=True))
+    return [
+        Ended(
+            row["tenant_id"],
+            row["store_id"],
+            row["listing_id"],
+            str(row["transaction_code"]),
+            row["success"],
+            row["message"],
+            row["retries"],
+            row["latency_seconds"],
+        )
+        for row in await query.all(connection, **columns)
+    ]
+
+
+async def open_transactions(
+    connection: Connection, listings: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], list[str]]:
+    """The codes of transactions that wait for each (tenant_id, listing_id)."""
+    tenant_ids, listing_ids = _columns(sorted(set(listings)), 2)
+    rows = await _queries["open_transactions"].all(connection, tenant_ids=tenant_ids, listing_ids=listing_ids)
+    return {(row["tenant_id"], row["listing_id"]): [str(code) for code in row["codes"]] for row in rows}
+
+
+async def write_waits(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """(tenant_id, listing_id, store_id, reason, seconds)"""
+    await _write(connection, "write_waits", rows)
+
+
+async def write_calls(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    await _write(connection, "write_calls", rows)
+
+
+async def transaction_id(connection: Connection) -> str:
+    """The transaction's own name, to ask after it when its COMMIT is not answered."""
+    return str(await _queries["transaction_id"].value(connection))
+
+
+async def transaction_status(connection: Connection, transaction: str) -> str | None:
+    status: str | None = await _queries["transaction_status"].value(connection, transaction_id=transaction)
+    return status
+
+
+async def unpark(connection: Connection, *, tenant_id: int, epoch: int, listing_ids: Iterable[int]) -> None:
+    await _queries["unpark"].run(connection, tenant_id=tenant_id, epoch=epoch, listing_ids=list(listing_ids))
+
+
+async def _write(connection: Connection, name: str, rows: Sequence[tuple[Any, ...]], **more: Any) -> None:
+    """Run a statement with rows turned into arrays; nothing to write is no statement."""
+    if not rows:
+        return
+    query = _queries[name]
+    names = [parameter for parameter in query.parameters if parameter not in more]
+    await query.run(connection, **dict(zip(names, _columns(rows, len(names)), strict=True)), **more)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
@@ -113,6 +221,11 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 
 def _due(row: Any) -> Due:
+    submitted = None
+    if row["handle"] is not None:
+        submitted = Submitted(
+            row["handle"], row["handle_version"], row["handle_quantity"], max(0.0, row["handle_age_seconds"])
+        )
     return Due(
         row["listing_id"],
         row["lane"],
@@ -120,6 +233,12 @@ def _due(row: Any) -> Due:
         row["quantity_due"],
         row["attempts"],
         row["remote_variant"],
-        row["doubtful_age_seconds"],
+        DueFor(row["due_for"]),
+        row["quantity_delivered"],
+        row["quantity_expected"],
+        row["quantity_floor"],
+        row["quantity_doubtful"],
+        row["doubt_left_seconds"],
+        submitted,
         json.loads(row["locations"]) if row["locations"] else {},
     )

@@ -1,8 +1,9 @@
 -- What is due, and what became of it.
 
 -- name: stores_with_work
--- Stores with something due or a wait that is over. Steps from store to store on the two indexes and looks at a store's
--- first and last wait only, so that the cost grows with the stores that have work, not with their listings.
+-- Stores with something due (`due`) or a wait that is over (`ready`), and who holds them under which epoch. Steps from
+-- store to store on the two indexes and looks at a store's first and last wait only, so that the cost grows with the
+-- stores that have work, not with their listings.
 WITH RECURSIVE due AS (
     (SELECT tenant_id, store_id FROM listing_state WHERE lane > 0 ORDER BY tenant_id, store_id LIMIT 1)
     UNION ALL
@@ -23,18 +24,22 @@ WITH RECURSIVE due AS (
        OR (SELECT max(due_at) FROM listing_wait l WHERE l.tenant_id = w.tenant_id AND l.store_id = w.store_id)
           > now() + :wait_seconds_max * interval '1 second'
 )
-SELECT s.id AS store_id
-FROM (SELECT * FROM due UNION SELECT * FROM ready) work
+SELECT s.id AS store_id, bool_or(work.due) AS due, bool_or(work.ready) AS ready, l.worker_id, l.epoch
+FROM (SELECT tenant_id, store_id, true AS due, false AS ready FROM due
+      UNION ALL SELECT tenant_id, store_id, false, true FROM ready) work
 JOIN store s ON s.tenant_id = work.tenant_id AND s.id = work.store_id
 JOIN tenant t ON t.id = s.tenant_id
+JOIN store_lease l ON l.store_id = s.id
 WHERE s.mode = 'live' AND s.retired_at IS NULL AND t.disabled_at IS NULL
+GROUP BY s.id, l.worker_id, l.epoch
 
 -- name: release_waits
 -- Brings back what has waited long enough: over, or further ahead than any wait can be (then the clock has jumped).
 -- A store's waits are found by two ranges of the index on time, never by an OR over all of them.
 -- Both rows are locked and decided upon as they are then, not as the statement's snapshot has them: a wait that was
 -- put off meanwhile must stay. One that is being written is left for the next look. A confirmation of a listing that was
--- cleared since (its newest version was never told) is only dropped.
+-- cleared or told something newer since is only dropped; so is the wait of a parked listing without a newer update,
+-- which the next update then brings back at once.
 WITH found AS MATERIALIZED (
     SELECT l.tenant_id, l.listing_id
     FROM unnest(:store_ids::bigint[]) AS mine (id)
@@ -51,11 +56,13 @@ WITH found AS MATERIALIZED (
     ) l
     LIMIT :limit
 ), ready AS MATERIALIZED (
-    SELECT w.tenant_id, w.listing_id,
+    SELECT w.tenant_id, w.listing_id, w.reason,
            CASE w.reason WHEN 'confirmation' THEN s.state = 'idle' AND s.version_delivered = s.version_due
                          WHEN 'parked' THEN s.state = 'parked' AND s.version_due > s.version_settled
                          ELSE s.state = 'waiting' END AS again,
-           w.reason IN ('confirmation', 'parked') AS refresh
+           CASE WHEN w.reason IN ('confirmation', 'parked') OR s.quantity_due = s.quantity_delivered THEN 3
+                WHEN s.quantity_due = 0 OR s.quantity_due < s.quantity_delivered THEN 1
+                ELSE 2 END + CASE WHEN s.attempts > 0 THEN 3 ELSE 0 END AS lane
     FROM found
     JOIN listing_wait w ON w.tenant_id = found.tenant_id AND w.listing_id = found.listing_id
     JOIN listing_state s ON s.tenant_id = w.tenant_id AND s.listing_id = w.listing_id
@@ -66,53 +73,48 @@ WITH found AS MATERIALIZED (
     DELETE FROM listing_wait w USING ready r WHERE w.tenant_id = r.tenant_id AND w.listing_id = r.listing_id
 )
 UPDATE listing_state s SET
-    state = 'due',
-    lane = CASE WHEN r.refresh OR s.quantity_due = s.quantity_delivered THEN 3
-                WHEN s.quantity_due = 0 OR s.quantity_due < s.quantity_delivered THEN 1
-                ELSE 2 END,
-    park_reason = NULL
+    state         = CASE WHEN r.again THEN 'due' ELSE s.state END,
+    lane          = CASE WHEN r.again THEN r.lane ELSE s.lane END,
+    due_for       = CASE WHEN NOT r.again THEN s.due_for WHEN s.handle IS NOT NULL THEN 'ask'
+                         WHEN r.reason = 'confirmation' THEN 'confirm' WHEN r.reason = 'parked' THEN 'push' ELSE s.due_for END,
+    due_since     = CASE WHEN r.again THEN coalesce(s.due_since, now()) ELSE s.due_since END,
+    park_reason   = CASE WHEN r.again THEN NULL ELSE s.park_reason END,
+    park_retry_at = NULL
 FROM ready r
-WHERE s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id AND r.again
+WHERE s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id AND (r.again OR r.reason = 'parked')
 RETURNING s.store_id
 
 -- name: due_window
--- Due listings of one live store, lane by lane from where the cursor stands, with what each is to show now. `locations`
--- is null unless asked for.
-SELECT s.listing_id, s.lane, s.version_due, s.quantity_due, s.attempts, l.remote_variant,
-       extract(epoch FROM now() - s.doubtful_at)::float8 AS doubtful_age_seconds,
-       CASE WHEN :with_locations THEN (
-           SELECT jsonb_object_agg(c.location, c.quantity) FROM (
-               SELECT location, sum(quantity) AS quantity FROM contribution c
-               WHERE c.tenant_id = s.tenant_id AND c.listing_id = s.listing_id AND location IS NOT NULL
-               GROUP BY location) c) END AS locations
+-- Due listings of one live store, lane by lane from where the cursor stands, with what each is to show now: for the
+-- holder of this epoch only. `locations` is null unless asked for.
+SELECT d.*
 FROM unnest(:lanes::smallint[], :cursors::bigint[]) AS want (lane, cursor)
 CROSS JOIN LATERAL (
-    SELECT * FROM listing_state s
-    WHERE s.tenant_id = :tenant_id AND s.store_id = :store_id AND s.lane = want.lane AND s.lane > 0
-      AND s.listing_id > want.cursor AND s.listing_id <> ALL(:busy::bigint[])
-    ORDER BY s.listing_id LIMIT :limit
-) s
-JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
-WHERE EXISTS (SELECT FROM store JOIN tenant t ON t.id = store.tenant_id
-              WHERE store.tenant_id = :tenant_id AND store.id = :store_id AND store.mode = 'live'
-                AND store.retired_at IS NULL AND t.disabled_at IS NULL)
+    SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
+           d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
+           d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
+           CASE WHEN :with_locations THEN d.locations END AS locations
+    FROM due_listing d
+    WHERE d.tenant_id = :tenant_id AND d.store_id = :store_id AND d.lane = want.lane
+      AND d.listing_id > want.cursor AND d.listing_id <> ALL(:busy::bigint[])
+    ORDER BY d.listing_id LIMIT :limit
+) d
+WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
+              WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
+                AND t.disabled_at IS NULL AND k.epoch = :epoch)
 
 -- name: due_now
 -- The same for listings that were read a while ago: the newest quantity at this moment, if they are still due.
-SELECT s.listing_id, s.lane, s.version_due, s.quantity_due, s.attempts, l.remote_variant,
-       extract(epoch FROM now() - s.doubtful_at)::float8 AS doubtful_age_seconds,
-       CASE WHEN :with_locations THEN (
-           SELECT jsonb_object_agg(c.location, c.quantity) FROM (
-               SELECT location, sum(quantity) AS quantity FROM contribution c
-               WHERE c.tenant_id = s.tenant_id AND c.listing_id = s.listing_id AND location IS NOT NULL
-               GROUP BY location) c) END AS locations
-FROM listing_state s
-JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
-WHERE s.tenant_id = :tenant_id AND s.store_id = :store_id AND s.listing_id = ANY(:listing_ids::bigint[]) AND s.lane > 0
-  AND EXISTS (SELECT FROM store JOIN tenant t ON t.id = store.tenant_id
-              WHERE store.tenant_id = :tenant_id AND store.id = :store_id AND store.mode = 'live'
-                AND store.retired_at IS NULL AND t.disabled_at IS NULL)
-ORDER BY array_position(:listing_ids::bigint[], s.listing_id)
+SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
+       d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
+       d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
+       CASE WHEN :with_locations THEN d.locations END AS locations
+FROM due_listing d
+WHERE d.tenant_id = :tenant_id AND d.store_id = :store_id AND d.listing_id = ANY(:listing_ids::bigint[])
+  AND EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
+              WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
+                AND t.disabled_at IS NULL AND k.epoch = :epoch)
+ORDER BY array_position(:listing_ids::bigint[], d.listing_id)
 
 -- name: lock_results
 -- Step 1 of recording: the listings' rows, sorted, of the results whose lease still has the epoch under which they were
@@ -129,33 +131,77 @@ FOR NO KEY UPDATE OF s FOR SHARE OF l
 SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 
 -- name: record_states!
--- kind: delivered, retry (waits, and an attempt is counted), defer (waits), stay (the store waits, the listing stays due),
--- parked. A listing that was cleared meanwhile keeps its state; so does a delivered one that has a newer version by now.
+-- kind       after it the listing ...
+-- delivered  is idle                                         floored, floor  waits for the rest (told the least, or not)
+-- retry      waits, and an attempt is counted                again           stays due, and an attempt is counted
+-- defer      waits                                           stay            stays due: the store waits
+-- submitted  waits, with the handle to ask with              parked          is parked
+-- settled    is idle: it was read back                       correct         is due again: it was read back
+-- A listing that was cleared meanwhile keeps its state; one that has a newer version by now stays due after what ended
+-- the older one. What was read back counts only while nothing newer is to be told.
+WITH r AS (
+    SELECT * FROM unnest(
+        :tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[], :quantities::bigint[], :kinds::text[],
+        :outcomes::text[], :messages::text[], :calls::int[], :doubts::text[], :doubt_seconds::float8[], :due_fors::text[],
+        :handles::text[], :floors::bigint[], :were_observed::bool[], :observed::bigint[], :lanes::smallint[])
+    AS r (tenant_id, listing_id, version, quantity, kind, outcome, message, calls, doubt, doubt_seconds, due_for, handle,
+          floor, was_observed, observed, lane)
+), n AS (
+    SELECT r.*,
+           CASE WHEN s.state <> 'due' THEN s.state
+                WHEN r.kind IN ('stay', 'again', 'correct') THEN 'due'
+                WHEN r.kind IN ('delivered', 'floored', 'floor') AND s.version_due > r.version THEN 'due'
+                WHEN r.kind = 'settled' AND s.due_for = 'push' THEN 'due'
+                WHEN r.kind IN ('delivered', 'settled') THEN 'idle'
+                WHEN r.kind = 'parked' THEN 'parked'
+                ELSE 'waiting' END AS state,
+           r.kind IN ('delivered', 'floored') AS told,
+           CASE WHEN r.kind IN ('retry', 'again') THEN s.attempts + 1
+                WHEN r.kind IN ('stay', 'defer', 'submitted') THEN s.attempts ELSE 0 END AS attempts
+    FROM r JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
+)
 UPDATE listing_state s SET
-    calls              = s.calls + 1,
-    version_delivered  = CASE WHEN r.kind = 'delivered' THEN greatest(s.version_delivered, r.version) ELSE s.version_delivered END,
-    version_settled    = CASE WHEN r.kind IN ('delivered', 'parked') THEN greatest(s.version_settled, r.version) ELSE s.version_settled END,
-    quantity_delivered = CASE WHEN r.kind = 'delivered' THEN r.quantity ELSE s.quantity_delivered END,
-    delivered_at       = CASE WHEN r.kind = 'delivered' THEN now() ELSE s.delivered_at END,
-    attempts           = CASE r.kind WHEN 'retry' THEN s.attempts + 1 WHEN 'stay' THEN s.attempts WHEN 'defer' THEN s.attempts ELSE 0 END,
-    quantity_doubtful  = CASE WHEN r.doubtful THEN r.quantity WHEN r.kind = 'delivered' AND r.wait_seconds IS NULL THEN NULL ELSE s.quantity_doubtful END,
-    doubtful_at        = CASE WHEN r.doubtful THEN now()      WHEN r.kind = 'delivered' AND r.wait_seconds IS NULL THEN NULL ELSE s.doubtful_at END,
-    last_outcome       = r.outcome,
-    last_message       = r.message,
-    state              = CASE WHEN s.state <> 'due' OR r.kind = 'stay' THEN s.state
-                              WHEN r.kind = 'delivered' AND s.version_due > r.version THEN s.state
-                              WHEN r.kind = 'delivered' THEN 'idle' WHEN r.kind IN ('retry', 'defer') THEN 'waiting' ELSE 'parked' END,
-    lane               = CASE WHEN s.state <> 'due' OR r.kind = 'stay' OR (r.kind = 'delivered' AND s.version_due > r.version)
-                              THEN s.lane ELSE 0 END,
-    park_reason        = CASE WHEN s.state = 'due' AND r.kind = 'parked' THEN r.message ELSE s.park_reason END,
-    parked_at          = CASE WHEN s.state = 'due' AND r.kind = 'parked' THEN now() ELSE s.parked_at END
-FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[], :quantities::bigint[], :kinds::text[],
-            :outcomes::text[], :messages::text[], :doubtful::bool[], :wait_seconds::float8[])
-     AS r (tenant_id, listing_id, version, quantity, kind, outcome, message, doubtful, wait_seconds)
-WHERE s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
+    calls              = s.calls + n.calls,
+    version_delivered  = CASE WHEN n.kind = 'delivered' THEN greatest(s.version_delivered, n.version) ELSE s.version_delivered END,
+    version_settled    = CASE WHEN n.kind IN ('delivered', 'parked') THEN greatest(s.version_settled, n.version) ELSE s.version_settled END,
+    quantity_delivered = CASE WHEN n.told THEN n.quantity ELSE s.quantity_delivered END,
+    delivered_at       = CASE WHEN n.told THEN now() ELSE s.delivered_at END,
+    quantity_observed  = CASE WHEN n.was_observed THEN n.observed ELSE s.quantity_observed END,
+    observed_at        = CASE WHEN n.was_observed THEN now() ELSE s.observed_at END,
+    quantity_floor     = CASE WHEN n.kind IN ('stay', 'defer', 'submitted', 'retry', 'again') THEN coalesce(n.floor, s.quantity_floor) END,
+    attempts           = n.attempts,
+    failing_since      = CASE WHEN n.attempts > 0 THEN coalesce(s.failing_since, now()) END,
+    quantity_doubtful  = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'unknown' THEN NULL WHEN 'keep' THEN s.quantity_doubtful
+                              ELSE CASE WHEN s.doubtful_until IS NULL OR s.doubtful_until < now() OR s.quantity_doubtful = n.quantity
+                                        THEN n.quantity END END,
+    doubtful_until     = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'keep' THEN s.doubtful_until
+                              ELSE greatest(CASE WHEN n.doubt = 'unknown' THEN s.doubtful_until END,
+                                            now() + n.doubt_seconds * interval '1 second') END,
+    last_outcome       = n.outcome,
+    last_message       = n.message,
+    handle             = n.handle,
+    handle_version     = CASE WHEN n.handle IS NOT NULL THEN n.version END,
+    handle_quantity    = CASE WHEN n.handle IS NOT NULL THEN n.quantity END,
+    handle_at          = CASE WHEN n.handle IS NOT NULL THEN CASE WHEN s.handle IS NULL THEN now() ELSE s.handle_at END END,
+    due_for            = CASE WHEN n.handle IS NOT NULL THEN 'ask' WHEN s.due_for IN ('push', 'ask') THEN 'push' ELSE n.due_for END,
+    due_since          = CASE WHEN n.state = 'idle' THEN NULL WHEN n.kind = 'delivered' THEN now() ELSE coalesce(s.due_since, now()) END,
+    state              = n.state,
+    lane               = CASE WHEN n.state <> 'due' THEN 0
+                              WHEN n.told AND s.quantity_due = n.quantity THEN 3
+                              WHEN n.told AND (s.quantity_due = 0 OR s.quantity_due < n.quantity) THEN 1
+                              WHEN n.told THEN 2
+                              WHEN n.kind = 'correct' AND s.due_for <> 'push' THEN n.lane
+                              ELSE s.lane END,
+    park_reason        = CASE WHEN n.state <> 'parked' THEN NULL WHEN s.state = 'parked' THEN s.park_reason ELSE n.message END,
+    parked_at          = CASE WHEN n.state = 'parked' AND s.state <> 'parked' THEN now() ELSE s.parked_at END,
+    park_retry_at      = CASE WHEN n.state <> 'parked' THEN NULL WHEN s.state = 'parked' THEN s.park_retry_at
+                              ELSE now() + :park_retry_seconds * interval '1 second' END
+FROM n
+WHERE s.tenant_id = n.tenant_id AND s.listing_id = n.listing_id
 
--- name: settle_items!
--- Ends the open items up to a version: as delivered, or as failed. Records are locked in order of their keys.
+-- name: settle_items
+-- Ends the open items up to a version, as delivered or as failed, and returns them. Records are locked in order of their
+-- keys.
 WITH settled AS (
     SELECT c.tenant_id, c.item_created_at, c.version, c.item_id, r.success, r.message, r.answer, r.call_id,
            greatest(0, s.calls - c.calls_before - 1) AS retries
@@ -171,20 +217,34 @@ WITH settled AS (
     FROM settled d
     WHERE i.tenant_id = d.tenant_id AND i.created_at = d.item_created_at AND i.update_id = d.version AND i.id = d.item_id
       AND i.finished_at IS NULL
-    RETURNING i.tenant_id, i.created_at, i.update_id
+    RETURNING i.tenant_id, i.created_at, i.update_id, i.store_id, i.listing_id, i.success, i.message, i.retries, i.finished_at
 ), tally AS (
     SELECT tenant_id, created_at, update_id, count(*) AS n FROM ended GROUP BY 1, 2, 3
 ), locked AS MATERIALIZED (
-    SELECT u.tenant_id, u.created_at, u.id, t.n
+    SELECT u.tenant_id, u.created_at, u.id, u.transaction_code, t.n
     FROM tally t JOIN stock_update u ON u.tenant_id = t.tenant_id AND u.created_at = t.created_at AND u.id = t.update_id
     ORDER BY 1, 2, 3
     FOR NO KEY UPDATE OF u
+), counted AS (
+    UPDATE stock_update u
+    SET items_open = u.items_open - l.n, updated_at = clock_timestamp(),
+        finished_at = CASE WHEN u.items_open = l.n THEN clock_timestamp() END
+    FROM locked l
+    WHERE u.tenant_id = l.tenant_id AND u.created_at = l.created_at AND u.id = l.id
 )
-UPDATE stock_update u
-SET items_open = u.items_open - l.n, updated_at = clock_timestamp(),
-    finished_at = CASE WHEN u.items_open = l.n THEN clock_timestamp() END
-FROM locked l
-WHERE u.tenant_id = l.tenant_id AND u.created_at = l.created_at AND u.id = l.id
+SELECT e.tenant_id, e.store_id, e.listing_id, e.success, e.message, e.retries, l.transaction_code,
+       extract(epoch FROM e.finished_at - e.created_at)::float8 AS latency_seconds
+FROM ended e JOIN locked l ON l.tenant_id = e.tenant_id AND l.created_at = e.created_at AND l.id = e.update_id
+
+-- name: open_transactions
+-- The transactions whose items of a listing are open: for the log of attempts that failed.
+SELECT c.tenant_id, c.listing_id, array_agg(DISTINCT u.transaction_code) AS codes
+FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[]) AS r (tenant_id, listing_id)
+JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
+JOIN contribution c ON c.tenant_id = r.tenant_id AND c.listing_id = r.listing_id
+JOIN stock_update u ON u.tenant_id = c.tenant_id AND u.created_at = c.item_created_at AND u.id = c.version
+WHERE c.item_id IS NOT NULL AND c.version > s.version_settled
+GROUP BY c.tenant_id, c.listing_id
 
 -- name: write_waits!
 INSERT INTO listing_wait (tenant_id, listing_id, store_id, reason, due_at)
@@ -192,7 +252,7 @@ SELECT r.tenant_id, r.listing_id, r.store_id, r.reason, now() + r.seconds * inte
 FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :reasons::text[], :seconds::float8[])
      AS r (tenant_id, listing_id, store_id, reason, seconds)
 ORDER BY 1, 2
-ON CONFLICT (tenant_id, listing_id) DO UPDATE SET reason = EXCLUDED.reason, due_at = EXCLUDED.due_at, handle = NULL
+ON CONFLICT (tenant_id, listing_id) DO UPDATE SET reason = EXCLUDED.reason, due_at = EXCLUDED.due_at
 
 -- name: write_calls!
 INSERT INTO call (tenant_id, created_at, id, store_id, epoch, listing_ids, method, url, request, status, response, outcome, duration_ms)
@@ -203,6 +263,21 @@ FROM unnest(:tenant_ids::bigint[], :ids::bigint[], :store_ids::bigint[], :epochs
             :outcomes::text[], :durations_ms::real[])
      AS r (tenant_id, id, store_id, epoch, listing_ids, method, url, request, status, response, outcome, duration_ms)
 
--- name: call_was_written$
--- After a COMMIT whose answer was lost: did the results that came with this call take effect?
-SELECT EXISTS (SELECT FROM call WHERE tenant_id = :tenant_id AND created_at > now() - interval '1 hour' AND id = :id)
+-- name: transaction_id$
+SELECT pg_current_xact_id()::text
+
+-- name: transaction_status$
+-- After a COMMIT whose answer was lost: committed, aborted, in progress, or null when it is too long ago to tell.
+SELECT pg_xact_status(:transaction_id::text::xid8)
+
+-- name: unpark!
+-- A storm: these were parked, but it was the store. Only by the holder of this epoch.
+WITH back AS (
+    UPDATE listing_state s SET state = 'due', lane = 3, due_for = 'push', due_since = coalesce(s.due_since, now()),
+                               park_reason = NULL, park_retry_at = NULL
+    WHERE s.tenant_id = :tenant_id AND s.listing_id = ANY(:listing_ids::bigint[]) AND s.state = 'parked'
+      AND EXISTS (SELECT FROM store_lease l WHERE l.store_id = s.store_id AND l.epoch = :epoch)
+    RETURNING s.tenant_id, s.listing_id
+)
+DELETE FROM listing_wait w USING back
+WHERE w.tenant_id = back.tenant_id AND w.listing_id = back.listing_id AND w.reason = 'parked'

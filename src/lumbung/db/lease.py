@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from lumbung.db.query import Connection, Queries
 
@@ -11,9 +12,17 @@ _queries = Queries(__file__)
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelTimes:
+    """What a lease needs to know of a channel, in seconds: how long lost calls may take effect, how long it lasts."""
+
+    quiesce_seconds: float
+    lifetime_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """A lease just taken. `doubt_seconds`: calls of a lost holder may take effect for this long; `credentials` are
-    a ciphertext."""
+    """A lease just taken. `doubt_seconds`: calls of a lost holder may take effect for this long; `credentials` and
+    `tokens` are ciphertexts."""
 
     store_id: int
     tenant_id: int
@@ -22,6 +31,20 @@ class LeaseRow:
     store_name: str
     credentials: bytes = field(repr=False)
     doubt_seconds: float
+    lifetime_seconds: float = 15.0
+    channel_app_id: int | None = None
+    tokens: bytes | None = field(default=None, repr=False)
+    tokens_digest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTokens:
+    """A store's token pair as it is kept. `digest`: SHA-256 of its refresh token."""
+
+    tokens: bytes = field(repr=False)
+    digest: bytes
+    access_expires_at: datetime | None
+    refresh_expires_at: datetime | None
 
 
 async def register(connection: Connection, *, name: str, lifetime_seconds: float) -> int:
@@ -29,9 +52,11 @@ async def register(connection: Connection, *, name: str, lifetime_seconds: float
     return worker_id
 
 
-async def renew(connection: Connection, worker_id: int) -> bool:
-    """False when the worker has expired: it must stop sending and register anew."""
-    return await _queries["renew_worker"].run(connection, id=worker_id) == "UPDATE 1"
+async def renew(connection: Connection, worker_id: int) -> int | None:
+    """How many processes are live, this one among them; None when this one is not registered (any more)."""
+    row = await _queries["renew_worker"].one(connection, id=worker_id)
+    assert row is not None
+    return int(row["live"]) if row["renewed"] else None
 
 
 async def stop(connection: Connection, worker_id: int) -> None:
@@ -48,16 +73,17 @@ async def claim(
     *,
     worker_id: int,
     store_ids: Iterable[int],
-    quiesce_seconds: Mapping[str, float],
+    channels: Mapping[str, ChannelTimes],
     limit: int,
 ) -> list[LeaseRow]:
-    """Take up to `limit` of the stores that are free; `quiesce_seconds` by the channels that this process can serve."""
+    """Take up to `limit` of the stores that are free, of the channels that this process can serve."""
     rows = await _queries["claim"].all(
         connection,
         worker_id=worker_id,
         store_ids=list(store_ids),
-        channels=list(quiesce_seconds),
-        quiesce_seconds=list(quiesce_seconds.values()),
+        channels=list(channels),
+        quiesce_seconds=[times.quiesce_seconds for times in channels.values()],
+        lifetimes=[times.lifetime_seconds for times in channels.values()],
         limit=limit,
     )
     return [
@@ -69,9 +95,21 @@ async def claim(
             row["name"],
             row["credentials"],
             row["doubt_seconds"],
+            row["lifetime_seconds"],
+            row["channel_app_id"],
+            row["tokens"],
+            row["tokens_digest"],
         )
         for row in rows
     ]
+
+
+async def note_quiesce(connection: Connection, *, store_id: int, epoch: int, seconds: float) -> None:
+    await _queries["note_quiesce"].run(connection, store_id=store_id, epoch=epoch, seconds=seconds)
+
+
+async def note_trouble(connection: Connection, *, store_id: int, epoch: int, trouble: str | None) -> None:
+    await _queries["note_trouble"].run(connection, store_id=store_id, epoch=epoch, trouble=trouble)
 
 
 async def give_back(connection: Connection, *, worker_id: int, store_ids: Iterable[int]) -> None:
@@ -80,3 +118,26 @@ async def give_back(connection: Connection, *, worker_id: int, store_ids: Iterab
 
 async def forget_workers(connection: Connection) -> None:
     await _queries["forget_workers"].run(connection)
+
+
+async def swap_tokens(
+    connection: Connection, *, tenant_id: int, store_id: int, old_digest: bytes | None, new: StoredTokens
+) -> bool:
+    """False when the stored pair is not the one that was traded: somebody else has written a newer one."""
+    swapped = await _queries["swap_tokens"].value(
+        connection,
+        tenant_id=tenant_id,
+        store_id=store_id,
+        old_digest=old_digest,
+        tokens=new.tokens,
+        digest=new.digest,
+        access_expires_at=new.access_expires_at,
+        refresh_expires_at=new.refresh_expires_at,
+    )
+    return bool(swapped)
+
+
+async def read_tokens(connection: Connection, *, tenant_id: int, store_id: int) -> tuple[bytes, bytes] | None:
+    """The ciphertext and the digest of a store's pair."""
+    row = await _queries["read_tokens"].one(connection, tenant_id=tenant_id, store_id=store_id)
+    return None if row is None or row["tokens"] is None else (row["tokens"], row["tokens_digest"])

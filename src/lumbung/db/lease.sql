@@ -1,4 +1,6 @@
--- Leases: who may send for a store. All times are the database's.
+-- Leases: who may send for a store. All times are the database's. A lease is valid until its worker's renewed_at plus the
+-- lease's own lifetime; it has expired when that is past, or when renewed_at is ahead of the clock by more than a lifetime
+-- (then the clock has jumped back).
 
 -- name: register_worker$
 INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)
@@ -6,12 +8,19 @@ VALUES (:name, clock_timestamp(), clock_timestamp(), clock_timestamp() + :lifeti
         :lifetime_seconds)
 RETURNING id
 
--- name: renew_worker!
--- A worker that has expired, or is about to, is dead for good: its stores may be somebody else's already.
-UPDATE worker SET renewed_at = clock_timestamp(),
-                  expires_at = clock_timestamp() + lifetime_seconds * interval '1 second'
-WHERE id = :id AND expires_at > clock_timestamp() + lifetime_seconds * interval '0.05 second'
-  AND expires_at <= clock_timestamp() + lifetime_seconds * interval '1 second'
+-- name: renew_worker^
+-- A late renewal is taken too: who has claimed a store meanwhile did so with this row locked, and `held` tells. `live`:
+-- the processes that can take stores.
+WITH mine AS (
+    UPDATE worker SET renewed_at = clock_timestamp(),
+                      expires_at = clock_timestamp() + lifetime_seconds * interval '1 second'
+    WHERE id = :id AND NOT stopping
+    RETURNING id
+)
+SELECT (SELECT count(*) FROM mine) AS renewed,
+       (SELECT count(*) FROM worker w
+        WHERE NOT w.stopping AND (w.id = :id OR w.expires_at > clock_timestamp()
+                                                AND w.expires_at <= clock_timestamp() + w.lifetime_seconds * interval '1 second')) AS live
 
 -- name: stop_worker!
 UPDATE worker SET stopping = true, expires_at = clock_timestamp() WHERE id = :id
@@ -20,37 +29,65 @@ UPDATE worker SET stopping = true, expires_at = clock_timestamp() WHERE id = :id
 SELECT store_id, epoch FROM store_lease WHERE worker_id = :worker_id
 
 -- name: claim
--- Takes stores that nobody holds, or whose holder has expired: past, or further ahead than a lifetime (then the clock
--- has jumped). A holder that expired may have left calls in flight: until doubt_until they may still take effect. It is
--- never further ahead than the quiesce time: what is, was written before the clock jumped back.
--- "Nobody" is asked of the lease's own row: when somebody else has just taken it, that row is looked at again, but the
--- outer join then has no worker for it.
-WITH free AS (
-    SELECT l.store_id, s.channel, coalesce(q.seconds, 0) * interval '1 second' AS quiesce,
-           CASE WHEN w.id IS NOT NULL AND NOT w.stopping
-                THEN least(w.expires_at, clock_timestamp()) + coalesce(q.seconds, 0) * interval '1 second' END AS doubt_until
+-- Takes stores that nobody holds, or whose lease has expired. The holder's row is locked before it is judged: a renewal
+-- that is under way is waited for, one that comes later waits for us and then finds the store gone. A holder that expired
+-- may have left calls in flight: until doubt_until they may still take effect. It is never further ahead than the quiesce
+-- time: what is, was written before the clock jumped back.
+-- Whether the holder looks expired is asked of the lease's own row: when somebody else has just taken it, that row is
+-- looked at again.
+WITH known AS (
+    SELECT * FROM unnest(:channels::text[], :quiesce_seconds::float8[], :lifetimes::float8[])
+        AS q (channel, quiesce_seconds, lifetime_seconds)
+), free AS MATERIALIZED (
+    SELECT l.store_id, l.worker_id, l.lifetime_seconds, q.lifetime_seconds AS new_lifetime_seconds,
+           coalesce(l.quiesce_seconds, q.quiesce_seconds) * interval '1 second' AS quiesce
     FROM store_lease l
     JOIN store s ON s.id = l.store_id
     JOIN tenant t ON t.id = s.tenant_id
-    LEFT JOIN worker w ON w.id = l.worker_id
-    LEFT JOIN unnest(:channels::text[], :quiesce_seconds::float8[]) AS q (channel, seconds) ON q.channel = s.channel
+    JOIN known q ON q.channel = s.channel
     WHERE l.store_id = ANY(:store_ids::bigint[])
       AND s.mode = 'live' AND s.retired_at IS NULL AND t.disabled_at IS NULL
-      AND s.channel = ANY(:channels::text[])
-      AND (l.worker_id IS NULL OR w.expires_at < clock_timestamp()
-           OR w.expires_at > clock_timestamp() + w.lifetime_seconds * interval '1 second')
+      AND (l.worker_id IS NULL OR EXISTS (
+               SELECT FROM worker w
+               WHERE w.id = l.worker_id
+                 AND (w.stopping OR w.renewed_at + l.lifetime_seconds * interval '1 second' < clock_timestamp()
+                      OR w.renewed_at > clock_timestamp() + l.lifetime_seconds * interval '1 second')))
     ORDER BY l.store_id
     LIMIT :limit
     FOR NO KEY UPDATE OF l SKIP LOCKED
+), holder AS MATERIALIZED (
+    SELECT w.id, w.renewed_at, w.stopping FROM worker w
+    WHERE w.id IN (SELECT worker_id FROM free)
+    ORDER BY w.id
+    FOR SHARE OF w
 )
 UPDATE store_lease l
 SET worker_id = :worker_id, epoch = l.epoch + 1, acquired_at = clock_timestamp(),
-    doubt_until = CASE WHEN l.doubt_until > clock_timestamp() + free.quiesce THEN clock_timestamp() + free.quiesce
-                       ELSE greatest(free.doubt_until, l.doubt_until) END
-FROM free, store s
+    lifetime_seconds = free.new_lifetime_seconds,
+    doubt_until = CASE
+        WHEN l.doubt_until > clock_timestamp() + free.quiesce THEN clock_timestamp() + free.quiesce
+        WHEN h.id IS NULL OR h.stopping THEN l.doubt_until
+        ELSE greatest(least(h.renewed_at + free.lifetime_seconds * interval '1 second', clock_timestamp()) + free.quiesce,
+                      l.doubt_until) END
+FROM free LEFT JOIN holder h ON h.id = free.worker_id, store s
 WHERE l.store_id = free.store_id AND s.id = l.store_id
-RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.credentials,
+  AND (h.id IS NULL OR h.stopping OR h.renewed_at + free.lifetime_seconds * interval '1 second' < clock_timestamp()
+       OR h.renewed_at > clock_timestamp() + free.lifetime_seconds * interval '1 second')
+RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.channel_app_id, s.credentials, s.tokens, s.tokens_digest,
+          l.lifetime_seconds::float8 AS lifetime_seconds,
           greatest(0, extract(epoch FROM l.doubt_until - clock_timestamp()))::float8 AS doubt_seconds
+
+-- name: note_quiesce!
+-- What the holder has found in the store's own settings, for whoever takes over.
+UPDATE store_lease SET quiesce_seconds = :seconds::float8
+WHERE store_id = :store_id AND epoch = :epoch AND quiesce_seconds IS DISTINCT FROM :seconds::float8::real
+
+-- name: note_trouble!
+-- Why the store cannot be reached, or NULL again.
+UPDATE store_lease
+SET trouble = :trouble::text,
+    trouble_since = CASE WHEN :trouble::text IS NOT NULL THEN coalesce(trouble_since, clock_timestamp()) END
+WHERE store_id = :store_id AND epoch = :epoch
 
 -- name: give_back!
 UPDATE store_lease SET worker_id = NULL
@@ -64,3 +101,13 @@ WITH gone AS (
     UPDATE store_lease SET worker_id = NULL WHERE worker_id IN (SELECT id FROM gone) RETURNING store_id
 )
 DELETE FROM worker WHERE id IN (SELECT id FROM gone) AND NOT EXISTS (SELECT FROM freed)
+
+-- name: swap_tokens$
+-- A new pair in place of the one that it was traded for, whoever holds the lease by now: dropping it would lose the store.
+UPDATE store SET tokens = :tokens, tokens_digest = :digest, access_expires_at = :access_expires_at,
+                 refresh_expires_at = :refresh_expires_at
+WHERE tenant_id = :tenant_id AND id = :store_id AND tokens_digest IS NOT DISTINCT FROM :old_digest::bytea
+RETURNING true
+
+-- name: read_tokens^
+SELECT tokens, tokens_digest FROM store WHERE tenant_id = :tenant_id AND id = :store_id

@@ -6,6 +6,8 @@ is detached before it is dropped:
 
     attached --DETACH CONCURRENTLY--> pending --readers have ended--> detached --DROP--> gone
                                          '--stopped by a lock or a crash: FINALIZE--^
+
+Weeks of the history are hidden from readers before that, and their counters are forgotten after it: totals stay exact.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from lumbung.db import history
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection, Queries
 from lumbung.errors import LockBusy
@@ -25,6 +28,7 @@ _queries = Queries(__file__)
 # Room for the one time that a row is written again: updates count their open items, items end.
 PARTITIONED = {"stock_update": 60, "item": 60, "stock_change": 100, "call": 100}
 CALLS = "call"
+RECORDS = "stock_update"
 NAMED_AFTER = "%Y_%m_%d"  # a partition: after the Monday that it begins with
 WEEK = timedelta(days=7)
 
@@ -83,6 +87,7 @@ async def drop_old(
         async with pool.transaction(lock_timeout_ms=lock_timeout_ms) as turn:
             await _queries["take_turn"].run(turn)
             old = await _old(pool, {parent: call_days if parent == CALLS else history_days for parent in PARTITIONED})
+            await _hide(pool, [one for partitions in old for one in partitions], lock_timeout_ms)
             return [name for partitions in old for name in await removal.of(partitions)]
     except LockBusy:
         return []
@@ -98,6 +103,14 @@ async def _old(pool: Pool, days: Mapping[str, int]) -> list[list[Partition]]:
         [partition for partition in every if partition.parent == parent and partition.ends <= now - kept]
         for parent, kept in keep.items()
     ]
+
+
+async def _hide(pool: Pool, old: list[Partition], lock_timeout_ms: int) -> None:
+    """Also an old week that stays for now, because an update of it is open."""
+    ends = [partition.ends for partition in old if partition.parent == RECORDS]
+    if ends:
+        async with pool.transaction(lock_timeout_ms=lock_timeout_ms) as connection:
+            await history.hide_before(connection, max(ends))
 
 
 class _Removal:
@@ -135,6 +148,9 @@ class _Removal:
                 pending=partition.pending,
             ):
                 await connection.execute(statement["sql"], timeout=self._statement_seconds_max)
+        if partition.parent == RECORDS:
+            async with self._pool.transaction() as connection:
+                await history.forget(connection, partition.starts, partition.ends)
 
 
 def weeks(first: datetime, last: datetime) -> list[datetime]:

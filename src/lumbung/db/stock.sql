@@ -136,26 +136,25 @@ FOR NO KEY UPDATE OF s
 
 -- name: write_states!
 -- First of the rows that the delivery half writes too, sorted: who holds these locks may write what belongs to them.
--- A listing that waits keeps waiting, with a newer version. A parked one is tried again, at most every so often: its
--- row in listing_wait brings back the ones that were parked a short time ago (by the clock of after the row's lock: its
--- wait may have ended while this transaction queued for it).
-INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due)
-SELECT r.tenant_id, r.listing_id, r.store_id, 'due', r.lane, r.version, r.quantity
+-- A listing that waits keeps waiting, with a newer version; what was submitted is asked about first. A parked one is tried
+-- again, at most every so often: as long as it has a park_retry_at, its row in listing_wait brings it back. One that keeps
+-- failing stays among the retries.
+INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due, due_since)
+SELECT r.tenant_id, r.listing_id, r.store_id, 'due', r.lane, r.version, r.quantity, clock_timestamp()
 FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :lanes::smallint[], :versions::bigint[],
             :quantities::bigint[]) AS r (tenant_id, listing_id, store_id, lane, version, quantity)
 ORDER BY 1, 2
 ON CONFLICT (tenant_id, listing_id) DO UPDATE SET
     version_due  = EXCLUDED.version_due,
     quantity_due = EXCLUDED.quantity_due,
-    state = CASE WHEN s.state = 'waiting' THEN 'waiting'
-                 WHEN s.state = 'parked' AND s.parked_at > clock_timestamp() - :park_retry_seconds * interval '1 second' THEN 'parked'
-                 ELSE 'due' END,
-    lane  = CASE WHEN s.state = 'waiting' THEN 0
-                 WHEN s.state = 'parked' AND s.parked_at > clock_timestamp() - :park_retry_seconds * interval '1 second' THEN 0
-                 WHEN s.state = 'parked' THEN 3
-                 ELSE EXCLUDED.lane END,
-    park_reason = CASE WHEN s.state = 'parked' AND s.parked_at > clock_timestamp() - :park_retry_seconds * interval '1 second'
-                       THEN s.park_reason END
+    due_since    = coalesce(s.due_since, EXCLUDED.due_since),
+    due_for      = CASE WHEN s.due_for = 'ask' THEN 'ask' ELSE 'push' END,
+    state        = CASE WHEN s.state = 'waiting' THEN 'waiting'
+                        WHEN s.state = 'parked' AND s.park_retry_at IS NOT NULL THEN 'parked' ELSE 'due' END,
+    lane         = CASE WHEN s.state = 'waiting' OR s.state = 'parked' AND s.park_retry_at IS NOT NULL THEN 0
+                        WHEN s.state = 'parked' THEN 3
+                        ELSE EXCLUDED.lane + CASE WHEN s.attempts > 0 THEN 3 ELSE 0 END END,
+    park_reason  = CASE WHEN s.state = 'parked' AND s.park_retry_at IS NOT NULL THEN s.park_reason END
 
 -- name: write_contributions!
 INSERT INTO contribution (tenant_id, listing_id, warehouse_id, quantity, location, version, item_id, item_created_at, calls_before)
@@ -175,7 +174,10 @@ WHERE (tenant_id, listing_id, warehouse_id) IN (
 
 -- name: clear_states!
 -- Nothing is to be shown any more (the last warehouse unlinked, the listing or its store removed): nothing is sent.
-UPDATE listing_state SET state = 'idle', lane = 0, park_reason = NULL, version_due = r.version, version_settled = r.version
+UPDATE listing_state
+SET state = 'idle', lane = 0, park_reason = NULL, park_retry_at = NULL, version_due = r.version, version_settled = r.version,
+    due_for = 'push', due_since = NULL, failing_since = NULL, quantity_floor = NULL,
+    handle = NULL, handle_version = NULL, handle_quantity = NULL, handle_at = NULL
 FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[]) AS r (tenant_id, listing_id, version)
 WHERE listing_state.tenant_id = r.tenant_id AND listing_state.listing_id = r.listing_id
 

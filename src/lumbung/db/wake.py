@@ -57,32 +57,46 @@ class Waker:
 
 
 class Listener:
-    """A connection of its own that listens. `on_wake` gets the stores named, or None for all of them."""
+    """A connection of its own that listens, as long as the process lives."""
 
-    def __init__(self, url: str, settings: Settings, on_wake: Callable[[frozenset[int] | None], None]):
-        self._url = url
+    def __init__(self, pool: Pool, settings: Settings):
+        self._pool = pool
         self._settings = settings
-        self._on_wake = on_wake
 
-    async def run(self) -> None:
+    async def run(self, on_wake: Callable[[frozenset[int] | None], None]) -> None:
+        """Listen until cancelled. `on_wake` gets the stores named, or None for all of them: also whenever a connection
+        is made, because what was told before is lost."""
+        while True:
+            with suppress(Unavailable):
+                await self.listen(on_wake)
+            await asyncio.sleep(self._settings.poll_seconds)
+
+    async def tell(self, store_ids: Iterable[int]) -> None:
+        """Have other processes look at these stores."""
+        stores = list(store_ids)
+        if stores:
+            await notify(self._pool, stores)
+
+    async def listen(self, on_wake: Callable[[frozenset[int] | None], None]) -> None:
         """Listen until the connection is lost; raises Unavailable then."""
+
+        def heard(connection: object, pid: int, channel: str, payload: object) -> None:
+            text = str(payload)
+            on_wake(frozenset(map(int, text.split(","))) if text else None)
+
         timeout = self._settings.database_connect_timeout_seconds
         try:
-            connection = await asyncpg.connect(self._url, timeout=timeout, command_timeout=timeout)
+            connection = await asyncpg.connect(self._pool.url, timeout=timeout, command_timeout=timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable("Cannot listen for wake-ups: the database cannot be reached") from error
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
-            await connection.add_listener(CHANNEL, self._heard)
-            self._on_wake(None)
+            await connection.add_listener(CHANNEL, heard)
+            on_wake(None)
             await lost.wait()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable("Cannot listen for wake-ups: the database cannot be reached") from error
         finally:
             connection.terminate()
         raise Unavailable("The connection that listens for wake-ups was lost")
-
-    def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
-        text = str(payload)
-        self._on_wake(frozenset(map(int, text.split(","))) if text else None)

@@ -1,17 +1,24 @@
 """Which of a store's due listings go next, and which of them share a call.
 
-Lanes: 1 zero or falling, 2 rising, 3 refresh. Each place is given by smooth weighted round robin: every lane that has
-something due gains its weight, the one that has gained most gets the place and pays what all of them gained. So over
-any run of places the lanes get their shares to within about one, also one place at a time; what a lane does not use
-goes to the others; and one that has nothing due saves nothing up.
+Lanes: 1 zero or falling, 2 rising, 3 refresh; 4 to 6 are the same for listings whose last attempt failed. Each place is
+given by smooth weighted round robin: everyone who has something due gains its weight, the one that has gained most gets
+the place and pays what all of them gained. So over any run of places each gets its share to within about one, also one
+place at a time; what one does not use goes to the others; and one that has nothing due saves nothing up. It is done
+twice: first between fresh listings and retries, then between the three lanes of the one that won.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 WEIGHTS: Mapping[int, int] = {1: 7, 2: 2, 3: 1}
+RETRY = 3
+"""What a lane's number is raised by when the last attempt failed."""
+CLASS_WEIGHTS: Mapping[int, int] = {0: 4, RETRY: 1}
+LANES = tuple(lane + raised for raised in CLASS_WEIGHTS for lane in WEIGHTS)
+SENT_IN = (1, 4, 2, 5, 3, 6)
+"""The order within a window: what is gone comes before what is there, tried before or not."""
 
 T = TypeVar("T")
 
@@ -24,31 +31,53 @@ class HasListing(Protocol):
 C = TypeVar("C", bound=HasListing)
 
 
+class RoundRobin:
+    """Smooth weighted round robin between keys; remembers what each is owed from one time to the next."""
+
+    def __init__(self, weights: Mapping[int, int]) -> None:
+        self._weights = weights
+        self._gained = dict.fromkeys(weights, 0)
+
+    def rest(self, keys: Iterable[int]) -> None:
+        """These have nothing due: they save nothing up."""
+        for key in keys:
+            self._gained[key] = 0
+
+    def next(self, keys: Sequence[int]) -> int:
+        """Whose turn it is of those that have something due; the first of equals."""
+        for key in keys:
+            self._gained[key] += self._weights[key]
+        chosen = max(keys, key=lambda key: self._gained[key])
+        self._gained[chosen] -= sum(self._weights[key] for key in keys)
+        return chosen
+
+
 class LaneShares:
-    """Divides places among the lanes of one store, and remembers what each is owed from one time to the next."""
+    """Divides places among the lanes of one store: {1: 7, 2: 2, 3: 1} of 10 fresh ones, and one place in five for
+    retries, which divide theirs alike."""
 
     def __init__(self) -> None:
-        self._gained = dict.fromkeys(WEIGHTS, 0)
+        self._classes = RoundRobin(CLASS_WEIGHTS)
+        self._lanes = {raised: RoundRobin(WEIGHTS) for raised in CLASS_WEIGHTS}
 
     def take(self, counts: Mapping[int, int], n: int) -> dict[int, int]:
-        """How many of `n` places each lane gets, at most its count of due listings: {1: 7, 2: 2, 3: 1} of 10."""
-        left = {lane: counts.get(lane, 0) for lane in WEIGHTS}
-        given = dict.fromkeys(WEIGHTS, 0)
-        for lane in WEIGHTS:
-            if left[lane] == 0:
-                self._gained[lane] = 0
+        """How many of `n` places each lane gets, at most its count of due listings."""
+        left = {lane: counts.get(lane, 0) for lane in LANES}
+        given = dict.fromkeys(LANES, 0)
+        for raised, lanes in self._lanes.items():
+            lanes.rest(lane for lane in WEIGHTS if left[lane + raised] == 0)
+        self._classes.rest(raised for raised in CLASS_WEIGHTS if not _due(left, raised))
         for _ in range(min(n, sum(left.values()))):
-            lane = self._next([lane for lane in WEIGHTS if left[lane] > 0])
+            raised = self._classes.next([raised for raised in CLASS_WEIGHTS if _due(left, raised)])
+            lane = self._lanes[raised].next(_due(left, raised)) + raised
             left[lane] -= 1
             given[lane] += 1
         return given
 
-    def _next(self, lanes: Sequence[int]) -> int:
-        for lane in lanes:
-            self._gained[lane] += WEIGHTS[lane]
-        chosen = max(lanes, key=lambda lane: self._gained[lane])  # the lowest lane of equals
-        self._gained[chosen] -= sum(WEIGHTS[lane] for lane in lanes)
-        return chosen
+
+def _due(left: Mapping[int, int], raised: int) -> list[int]:
+    """The lanes, 1 to 3, of fresh listings or of retries that have something due."""
+    return [lane for lane in WEIGHTS if left[lane + raised] > 0]
 
 
 def share_lanes(due: Mapping[int, Sequence[T]], n: int, shares: LaneShares | None = None) -> list[T]:
@@ -57,25 +86,62 @@ def share_lanes(due: Mapping[int, Sequence[T]], n: int, shares: LaneShares | Non
     `shares` carries what lanes are owed to the next time; without it a small `n` would always go to lane 1.
     """
     given = (shares or LaneShares()).take({lane: len(listings) for lane, listings in due.items()}, n)
-    return [listing for lane in WEIGHTS for listing in due.get(lane, ())[: given[lane]]]
+    return [listing for lane in SENT_IN for listing in due.get(lane, ())[: given[lane]]]
 
 
-def group(candidates: Sequence[C], key: Callable[[C], str], batch_max: int) -> list[list[C]]:
+class Bisection:
+    """Finds the listing for which calls of several fail as a whole.
+
+    Each time that a call of n listings fails as a whole, every one of them may from then on share a call with at most
+    half as many: 50, 25, 12, 6, 3, 1. Halves without the one to blame succeed and are forgotten; it ends up alone, and
+    an answer for it alone is its own. Nothing is written down: a process that takes over begins again.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def failed(self, listing_ids: Sequence[int]) -> None:
+        """A call with these failed as a whole."""
+        half = max(1, len(listing_ids) // 2)
+        for listing_id in listing_ids:
+            self._sizes[listing_id] = half
+
+    def settled(self, listing_ids: Iterable[int]) -> None:
+        """These got an answer of their own."""
+        for listing_id in listing_ids:
+            self._sizes.pop(listing_id, None)
+
+    def size(self, listing_id: int, batch_max: int) -> int:
+        """How many listings a call with this one may have."""
+        return min(batch_max, self._sizes.get(listing_id, batch_max))
+
+
+def group(
+    candidates: Sequence[C],
+    key: Callable[[C], str],
+    batch_max: int,
+    size: Callable[[int, int], int] = lambda _, batch_max: batch_max,
+) -> list[list[C]]:
     """Candidates of one key together, at most `batch_max` a group, in the order of first appearance.
 
-    Of a listing that is there twice only the first is taken: at most one call is in flight for it, and the other still
+    `size(listing_id, batch_max)`: how large the group of a listing may be; those of equal size share groups. Of a
+    listing that is there twice only the first is taken: at most one call is in flight for it, and the other still
     stands in the database as due.
     """
     groups: list[list[C]] = []
-    filling: dict[str, list[C]] = {}
+    filling: dict[tuple[str, int], list[C]] = {}
     seen: set[int] = set()
     for candidate in candidates:
         if candidate.listing_id in seen:
             continue
         seen.add(candidate.listing_id)
-        name = key(candidate)
+        most = size(candidate.listing_id, batch_max)
+        name = (key(candidate), most)
         batch = filling.get(name)
-        if batch is None or len(batch) >= batch_max:
+        if batch is None or len(batch) >= most:
             batch = filling[name] = []
             groups.append(batch)
         batch.append(candidate)

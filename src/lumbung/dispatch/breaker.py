@@ -28,6 +28,10 @@ class Breaker:
         self._wait = probe_seconds
         self._probe_at = 0.0  # while open
 
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
     def may_start(self, now: float) -> bool:
         """Whether a call may start now. When it is open that call is the probe: `succeeded`, `failed` or `abandoned`
         must follow, and no other call may start until then."""

@@ -1,20 +1,21 @@
 """What an outcome means: the one place that decides what the engine does. Pure.
 
-    outcome          the listing                          the store
-    Accepted         delivered; confirmed later if an     its breaker closes
-                     earlier call is still in doubt
-    Throttled        stays due, no attempt is counted     waits (Retry-After, or a default)
-    Unavailable      waits, exponentially, with jitter    its breaker counts
-    InDoubt          waits a moment, then the newest;      (a probe of the breaker was unclear)
-                     what was sent is doubtful
-    Unauthorized     stays due                            pauses
-    Misconfigured    parks, or stays due                  pauses when its scope is the store
-    Rejected         parks; its items end as failed
-    Deferred         waits, then the newest; no attempt
-                     is counted
-
-Submitted, Floor, Conflict and a token that can be refreshed have no decision yet: no connector answers them,
-and one that did would be refused loudly (`NoDecisionError`).
+outcome          the listing                                      the store
+Accepted         delivered; confirmed later if an earlier call    its breaker closes
+                 is still in doubt; what was sent to respect a
+                 floor waits for the rest
+Submitted        waits, then is asked about                       its breaker closes
+Throttled        stays due, no attempt is counted; of scope       waits (Retry-After, or a default), or with it all
+                 listing: waits itself                            stores of its application
+Unavailable      waits, exponentially, with jitter                its breaker counts
+InDoubt          is sent again at once, later after a backoff;    (a probe of the breaker was unclear)
+                 what was sent is doubtful
+Unauthorized     stays due                                        refreshes its token once, or pauses
+Misconfigured    parks, or stays due                              pauses when its scope is the store
+Rejected         parks; its items end as failed                   (the storm rule may pause it: storm.py)
+Floor            is sent the minimum at once, waits for the rest  its breaker closes
+Deferred         waits, then the newest; no attempt is counted    its breaker closes
+Conflict         is decided again with what is really shown       its breaker closes
 """
 
 from __future__ import annotations
@@ -42,26 +43,42 @@ from lumbung.dispatch.backoff import backoff_seconds
 DELIVERED_MESSAGE = "Successfully Updated"
 
 
-class NoDecisionError(NotImplementedError):
-    """A connector answered an outcome for which no decision is built."""
-
-
 # --- for the listing ---
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """It has it. `confirm_after_seconds`: send it once more then, because an older call may still take effect."""
+    """It has it. `confirm_after_seconds`: look at it again then, because an older call may still take effect."""
 
-    confirm_after_seconds: float | None
+    confirm_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitFloor:
+    """It shows the least that the marketplace takes; the rest is tried again then. `sent`: it was told that just now."""
+
+    after_seconds: float
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send the newest at once. Counts as an attempt. `doubt_seconds`: what was sent may have been applied, and may still
+    be until then. `floor`: the least that the marketplace takes. `observed`: what it shows."""
+
+    doubt_seconds: float | None = None
+    floor: int | None = None
+    observed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Wait, then send the newest. Counts as an attempt. `doubtful`: what was sent may have been applied."""
+    """Wait, then send the newest (or ask again). Counts as an attempt."""
 
     after_seconds: float
-    doubtful: bool
+    doubt_seconds: float | None = None
+    floor: int | None = None
+    observed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +89,16 @@ class Defer:
 
 
 @dataclass(frozen=True, slots=True)
+class Submit:
+    """Taken, to be applied later: wait, then ask with `handle`. Nothing else is sent for the listing meanwhile."""
+
+    handle: str
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stay:
-    """Stay due: it is the store that waits."""
+    """Stay due: it is the store that waits. Counts as no attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +108,21 @@ class Park:
     reason: str
 
 
-ListingDecision = Deliver | Retry | Defer | Stay | Park
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """It was read back, and what it shows stays."""
+
+    observed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Correct:
+    """It was read back, and is to be told its quantity again, at once."""
+
+    observed: int | None
+
+
+ListingDecision = Deliver | AwaitFloor | Again | Retry | Defer | Submit | Stay | Park | Settle | Correct
 
 
 # --- for its store ---
@@ -106,9 +145,17 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class SlowDown:
-    """Start no call for so long."""
+    """Start no call for so long; `application`: no store of the application may."""
 
     seconds: float
+    application: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Its access token is not accepted: renew it, once."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +165,7 @@ class Pause:
     reason: str
 
 
-StoreDecision = Fine | Trouble | Unclear | SlowDown | Pause
+StoreDecision = Fine | Trouble | Unclear | SlowDown | Refresh | Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,44 +185,98 @@ class Delays:
     throttle_seconds_max: float
     defer_default_seconds: float
     defer_seconds_max: float
+    floor_retry_seconds: float
+    submitted_check_seconds_max: float
+    submitted_seconds_max: float
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """`attempts`: failures in a row before this answer. `dice`: in [0, 1). `doubt_seconds`: for this long an earlier
-    call, of ours or of a lost holder, may still take effect."""
+    """What a decision depends on besides the outcome.
+
+    `attempts`: failures in a row before this answer. `dice`: in [0, 1). `doubt_seconds`: for this long an earlier call,
+    of ours or of a lost holder, may still take effect. `quiesce_seconds`: for this long this call may, if it is unclear.
+    `delivered`: what the marketplace last took. `floored`: what was sent was the least that it takes. `asked_after_seconds`:
+    this answers a question about what was submitted so long ago.
+    """
 
     attempts: int
     dice: float
-    doubt_seconds: float
+    doubt_seconds: float = 0.0
+    quiesce_seconds: float = 0.0
+    delivered: int | None = None
+    floored: bool = False
+    asked_after_seconds: float | None = None
 
 
 def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
-    """What to do about one listing's outcome. Raises NoDecisionError where none is built."""
+    """What to do about one listing's outcome."""
     match outcome:
         case Accepted():
-            confirm = situation.doubt_seconds if situation.doubt_seconds > 0 else None
-            return Decision(Deliver(confirm), Fine(), DELIVERED_MESSAGE)
-        case Throttled(retry_after_seconds=seconds, scope=Scope.STORE | Scope.LISTING, message=message):
-            wait = delays.throttle_default_seconds if seconds is None else seconds
-            return Decision(Stay(), SlowDown(min(wait, delays.throttle_seconds_max)), message)
+            return Decision(_accepted(situation, delays), Fine(), DELIVERED_MESSAGE)
+        case Submitted(handle=handle, check_after_seconds=seconds):
+            return _submitted(handle, seconds, situation, delays)
+        case Throttled(retry_after_seconds=seconds, scope=scope, message=message):
+            wait = min(delays.throttle_default_seconds if seconds is None else seconds, delays.throttle_seconds_max)
+            if scope is Scope.LISTING:
+                return Decision(Defer(wait), Fine(), message)
+            return Decision(Stay(), SlowDown(wait, application=scope is Scope.APPLICATION), message)
         case Unavailable(message=message):
-            return Decision(Retry(_backoff(situation, delays), doubtful=False), Trouble(), message)
+            return Decision(Retry(_backoff(situation, delays)), Trouble(), message)
         case InDoubt(message=message):
-            return Decision(Retry(_backoff(situation, delays), doubtful=True), Unclear(), message)
-        case Unauthorized(message=message, refreshable=False):
-            return Decision(Stay(), Pause(message), message)
+            return Decision(_in_doubt(situation, delays), Unclear(), message)
+        case Unauthorized(message=message, refreshable=refreshable):
+            return Decision(Stay(), Refresh(message) if refreshable else Pause(message), message)
         case Misconfigured(message=message, scope=Scope.STORE):
             return Decision(Stay(), Pause(message), message)
         case Misconfigured(message=message) | Rejected(message=message):
             return Decision(Park(message), Fine(), message)
+        case Floor(minimum=minimum, message=message):
+            return Decision(_floor(minimum, situation, delays), Fine(), message)
         case Deferred(retry_after_seconds=seconds, message=message):
             wait = delays.defer_default_seconds if seconds is None else seconds
             return Decision(Defer(min(wait, delays.defer_seconds_max)), Fine(), message)
-        case Submitted() | Floor() | Conflict() | Unauthorized() | Throttled():
-            raise NoDecisionError(f"No decision is built for {outcome}")
+        case Conflict(observed=observed):
+            return Decision(_conflict(observed, situation, delays), Fine(), "The marketplace shows another quantity")
         case _:
             assert_never(outcome)
+
+
+def _accepted(situation: Situation, delays: Delays) -> ListingDecision:
+    if situation.floored:
+        return AwaitFloor(delays.floor_retry_seconds, sent=True)
+    return Deliver(situation.doubt_seconds if situation.doubt_seconds > 0 else None)
+
+
+def _submitted(handle: str, seconds: float, situation: Situation, delays: Delays) -> Decision:
+    """What is not ready after a long time is in doubt: waiting for ever would be the end of the listing."""
+    if situation.asked_after_seconds is not None and situation.asked_after_seconds > delays.submitted_seconds_max:
+        message = f"The marketplace has not applied in {situation.asked_after_seconds:.0f} s what it took"
+        return Decision(_in_doubt(situation, delays), Unclear(), message)
+    wait = min(seconds, delays.submitted_check_seconds_max)
+    return Decision(Submit(handle, wait), Fine(), "The marketplace has taken it and applies it later")
+
+
+def _in_doubt(situation: Situation, delays: Delays) -> ListingDecision:
+    if situation.attempts == 0:
+        return Again(doubt_seconds=situation.quiesce_seconds)
+    return Retry(_backoff(situation, delays), doubt_seconds=situation.quiesce_seconds)
+
+
+def _floor(minimum: int, situation: Situation, delays: Delays) -> ListingDecision:
+    """The minimum goes out at once: the old, larger number oversells. A marketplace that does not take its own minimum
+    either is given time."""
+    if situation.floored:
+        return Retry(_backoff(situation, delays), floor=minimum)
+    if situation.delivered is not None and situation.delivered <= minimum and situation.doubt_seconds <= 0:
+        return AwaitFloor(delays.floor_retry_seconds, sent=False)
+    return Again(floor=minimum)
+
+
+def _conflict(observed: int | None, situation: Situation, delays: Delays) -> ListingDecision:
+    if situation.attempts == 0:
+        return Again(observed=observed)
+    return Retry(_backoff(situation, delays), observed=observed)
 
 
 def _backoff(situation: Situation, delays: Delays) -> float:

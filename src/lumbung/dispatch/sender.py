@@ -1,60 +1,51 @@
 """One store's sender, run by the process that holds the store's lease.
 
-It reads a window of due listings (the three lanes by their shares, from a cursor that goes round), groups them as the
-channel's batch wants, and starts a call whenever pacing, breaker, the lease and the limits on calls in flight allow.
-What is sent is the newest quantity at that moment: what was read too long ago is read again. A listing is busy from the
-start of its call until the result is recorded, so it has at most one call in flight.
+It takes batches from its window and starts a call whenever pacing, the application's budget, the breaker, the lease and
+the limits on calls in flight allow. What is sent is the newest quantity at that moment. What a call gave is judged
+(judge.py), written down (recorder.py), and done to pacing, breaker and token pair here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from lumbung.channels.base import Attempt, CallRecord, Channel, InDoubt, Push, Row, Session
-from lumbung.clock import Clock
-from lumbung.db import delivery as db
-from lumbung.db.delivery import Due
-from lumbung.db.pool import Pool
-from lumbung.dispatch.batching import WEIGHTS, LaneShares, group, share_lanes
-from lumbung.dispatch.breaker import Breaker
-from lumbung.dispatch.pacing import Pacer
-from lumbung.dispatch.policy import (
-    Decision,
-    Defer,
-    Delays,
-    Fine,
-    Pause,
-    Retry,
-    Situation,
-    SlowDown,
-    Trouble,
-    Unclear,
-    decide,
+from lumbung.channels.base import (
+    CallRecord,
+    Channel,
+    InDoubt,
+    Push,
+    ReadsBack,
+    Rejected,
+    Session,
+    SubmitsWork,
+    Tokens,
+    Unauthorized,
+    Unavailable,
 )
-from lumbung.dispatch.recorder import Recorder, Report, Result
+from lumbung.clock import Clock
+from lumbung.db.delivery import Due
+from lumbung.dispatch.batching import Bisection
+from lumbung.dispatch.breaker import Breaker
+from lumbung.dispatch.budgets import Budgets
+from lumbung.dispatch.judge import Exchanged, Judge, Moment, Told, Verdict, sent_quantity
+from lumbung.dispatch.lease_clock import LeaseClock
+from lumbung.dispatch.metrics import WorkerMetrics
+from lumbung.dispatch.pacing import Pacer
+from lumbung.dispatch.permits import Permits
+from lumbung.dispatch.policy import Defer, Delays, Fine, Pause, Refresh, Retry, SlowDown, Trouble, Unclear
+from lumbung.dispatch.recorder import Recorder
+from lumbung.dispatch.report import Lease, Report
+from lumbung.dispatch.storage import Storage
+from lumbung.dispatch.tokens import TokenKeeper
+from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
 from lumbung.errors import LumbungError
 from lumbung.settings import Settings
 
 log = structlog.get_logger()
-
-CONFIRM_SECONDS_MIN = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to send for a store. `doubt_until`: on this process's monotonic clock."""
-
-    store_id: int
-    tenant_id: int
-    epoch: int
-    channel: str
-    store_name: str
-    doubt_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,54 +53,75 @@ class StoreLimits:
     """What the store's channel, or its own settings, allow. Seconds."""
 
     calls_per_second: float
+    burst: int
     call_timeout_seconds: float
     quiesce_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all senders of a process share. `permits`: calls at once, by channel code. `may_start(seconds)`: no lease
-    can end during a call of that length; `look_after(seconds)`: have the worker look for waits that are over."""
+    """What all senders of a process share. `permits`: calls at once, by channel code. `look_after(seconds)`: have the
+    worker look for waits that are over. `keep`: let a task end, also when its sender is gone."""
 
-    pool: Pool
+    storage: Storage
     settings: Settings
     clock: Clock
     recorder: Recorder
-    permits: Mapping[str, asyncio.Semaphore]
+    lease_clock: LeaseClock
+    permits: Mapping[str, Permits]
+    budgets: Budgets
+    metrics: WorkerMetrics
     dice: Callable[[], float]
-    may_start: Callable[[float], bool]
     look_after: Callable[[float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    listings: tuple[Due, ...]
-    read_at: float
+    keep: Callable[[Awaitable[None]], None]
 
 
 class StoreSender:
     def __init__(
-        self, lease: Lease, channel: Channel, session: Session, pacer: Pacer, limits: StoreLimits, engine: Engine
+        self,
+        lease: Lease,
+        channel: Channel,
+        session: Session,
+        limits: StoreLimits,
+        engine: Engine,
+        tokens: TokenKeeper | None = None,
     ):
         self.lease = lease
         self._channel = channel
         self._session = session
-        self._pacer = pacer
         self._limits = limits
         self._engine = engine
+        self._tokens = tokens
         settings = engine.settings
+        self._pacer = Pacer(limits.calls_per_second, limits.burst, now=engine.clock.monotonic())
         self._breaker = Breaker(
             settings.breaker_failures, settings.breaker_probe_seconds, settings.breaker_probe_seconds_max
         )
-        self._shares = LaneShares()
-        self._cursors = dict.fromkeys(WEIGHTS, 0)
-        self._window: deque[_Batch] = deque()
-        self._busy: set[int] = set()
-        self._calls: set[asyncio.Task[None]] = set()
+        bisection = Bisection()
+        self._window = Window(
+            lease,
+            channel,
+            engine.storage,
+            engine.clock,
+            WindowSizes(settings.window_listings_max, limits.calls_per_second, settings.window_fresh_ms / 1000),
+            bisection,
+            reads_back=isinstance(session, ReadsBack),
+        )
+        self._judge = Judge(
+            lease,
+            delays_of(settings),
+            quiesce_seconds=limits.quiesce_seconds,
+            quiesce_seconds_max=settings.quiesce_seconds_max,
+            storm_rejections=settings.storm_rejections,
+            bisection=bisection,
+            dice=engine.dice,
+        )
+        self._calls: dict[asyncio.Task[None], None] = {}  # a dict: tasks in the order in which they began
         self._in_flight = 0
         self._woken = asyncio.Event()
         self._stopping = False
         self.waits_for_lease = False
+        self.idle_since: float | None = None
         self._log = log.bind(tenant=lease.tenant_id, store=lease.store_id, channel=lease.channel)
 
     def wake(self) -> None:
@@ -120,6 +132,14 @@ class StoreSender:
     def busy(self) -> bool:
         """Whether a call is in flight or its result not yet recorded."""
         return bool(self._calls)
+
+    @property
+    def quiesce_seconds(self) -> float:
+        return self._limits.quiesce_seconds
+
+    @property
+    def breaker_is_open(self) -> bool:
+        return self._breaker.is_open
 
     def abandon(self) -> None:
         """The lease is lost: start nothing more and wait for nothing."""
@@ -161,10 +181,15 @@ class StoreSender:
         if ready_at > now:
             await self._until(ready_at - now)
             return 0
-        if not self._window and not await self._fill(now):
-            return None  # nothing is due: that needs no permit
+        if not self._window and not await self._window.fill():
+            self._nothing_due(now)
+            return None  # that needs no permit
+        self.idle_since = None
+        wait_seconds = await self._engine.budgets.take(self.lease.channel_app_id)
+        if wait_seconds > 0:
+            return wait_seconds
         permits = self._engine.permits[self.lease.channel]
-        await permits.acquire()
+        await permits.acquire(self.lease.tenant_id)
         started = False
         try:
             started = await self._start_next()
@@ -174,24 +199,40 @@ class StoreSender:
         later = self._engine.clock.monotonic()
         return 0 if started or self._ready_at(later) > later else None
 
+    def _nothing_due(self, now: float) -> None:
+        """Rejections that were held for a verdict get theirs; a store without work may be given back one day."""
+        if self._calls:
+            return
+        verdict = self._judge.nothing_else()
+        if verdict.results:
+            self._start_task(self._tell(verdict))
+        elif self.idle_since is None:
+            self.idle_since = now
+
     def _lease_lasts(self) -> bool:
         """Whether the lease outlasts a call; if not, its renewal wakes us."""
-        self.waits_for_lease = not self._engine.may_start(self._limits.call_timeout_seconds)
+        engine = self._engine
+        lasts = engine.lease_clock.may_start(
+            engine.clock.monotonic(), self._limits.call_timeout_seconds, self.lease.lifetime_seconds
+        )
+        self.waits_for_lease = not lasts or engine.recorder.is_behind
         return not self.waits_for_lease
 
     async def _start_next(self) -> bool:
         """Start a call with a permit in hand. Waiting for it may have taken long, so everything is looked at again."""
         if self._stopping or not self._lease_lasts():
             return False
-        batch = await self._next_batch(self._engine.clock.monotonic())
-        now = self._engine.clock.monotonic()
+        batch = await self._window.next()
         if batch is None:
             return False
-        if not self._may_go(now):
-            self._window.appendleft(batch)
+        now = self._engine.clock.monotonic()
+        if not self._lease_lasts() or not self._may_go(now):
+            self._window.put_back(batch)
             return False
         self._pacer.take(now)
-        self._start(batch, now)
+        self._window.busy.update(listing.listing_id for listing in batch.listings)
+        self._in_flight += 1
+        self._start_task(self._call(batch, now))
         return True
 
     def _ready_at(self, now: float) -> float:
@@ -205,188 +246,201 @@ class StoreSender:
             await self._pause(left)
         self._woken.set()
 
-    async def _next_batch(self, now: float) -> _Batch | None:
-        while True:
-            if not self._window and not await self._fill(now):
-                return None
-            batch = self._window.popleft()
-            if now - batch.read_at > self._engine.settings.window_fresh_ms / 1000:
-                batch = await self._again(batch)
-            if batch.listings:
-                return batch
-
-    async def _fill(self, now: float) -> bool:
-        """Read a window; when the cursor is at the end, go round once."""
-        for _ in range(2):
-            went_round = any(self._cursors.values())
-            due = await self._read_window()
-            if due:
-                listings = self._choose(due)
-                batches = group(
-                    listings,
-                    key=lambda listing: self._channel.batch_key(listing.remote_variant),
-                    batch_max=self._channel.manifest.batch_max,
-                )
-                self._window.extend(_Batch(tuple(batch), now) for batch in batches)
-                return True
-            self._cursors = dict.fromkeys(WEIGHTS, 0)
-            if not went_round:
-                break
-        return False
-
-    async def _read_window(self) -> list[Due]:
-        async with self._engine.pool.connection() as connection:
-            return await db.due_window(
-                connection,
-                tenant_id=self.lease.tenant_id,
-                store_id=self.lease.store_id,
-                cursors=self._cursors,
-                busy=self._busy,
-                limit=self._window_size(),
-                with_locations=self._channel.manifest.location_aware,
-            )
-
-    def _window_size(self) -> int:
-        """About one second's worth: a longer window would keep later zeros waiting behind it."""
-        manifest = self._channel.manifest
-        per_second = max(self._limits.calls_per_second, manifest.in_flight_max) * manifest.batch_max
-        return max(1, min(self._engine.settings.window_listings_max, int(per_second)))
-
-    def _choose(self, due: Sequence[Due]) -> list[Due]:
-        """The lanes' shares of what was read, falling first; moves the cursors past what was chosen."""
-        lanes = {lane: [listing for listing in due if listing.lane == lane] for lane in WEIGHTS}
-        chosen = share_lanes(lanes, self._window_size(), self._shares)
-        for lane, listings in lanes.items():
-            taken = [listing.listing_id for listing in chosen if listing.lane == lane]
-            if taken:
-                self._cursors[lane] = taken[-1]
-            elif not listings:
-                self._cursors[lane] = 0
-        return chosen
-
-    async def _again(self, batch: _Batch) -> _Batch:
-        async with self._engine.pool.connection() as connection:
-            listings = await db.due_now(
-                connection,
-                tenant_id=self.lease.tenant_id,
-                store_id=self.lease.store_id,
-                listing_ids=[listing.listing_id for listing in batch.listings],
-                with_locations=self._channel.manifest.location_aware,
-            )
-        return _Batch(tuple(listings), self._engine.clock.monotonic())
-
     def _may_go(self, now: float) -> bool:
         return not self._stopping and self._pacer.next_at(now) <= now and self._breaker.may_start(now)
 
-    def _start(self, batch: _Batch, now: float) -> None:
-        self._busy.update(listing.listing_id for listing in batch.listings)
-        self._in_flight += 1
-        task = asyncio.create_task(self._call(batch, now))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+    def _start_task(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(_awaited(work))
+        self._calls[task] = None
+        task.add_done_callback(lambda done: self._calls.pop(done, None))
 
-    async def _call(self, batch: _Batch, started: float) -> None:
+    # --- a call ---
+
+    async def _call(self, batch: Batch, started: float) -> None:
+        ids = [listing.listing_id for listing in batch.listings]
         try:
-            attempt = await self._push(batch)
-            report = self._judge(batch, attempt, started)
-            self._engine.recorder.put(report)
-            if not await report.recorded:
-                self._log.info("results were dropped: another process sends for this store")
+            exchanged, used = await self._exchange(batch)
+            verdict = self._judged(batch, exchanged, started)
+            pause = await self._heed(verdict, used)
+            calls = (*exchanged.calls, *(self._tokens.take_calls() if self._tokens else ()))
+            await self._record(verdict, calls, pause)
         finally:
-            self._busy.difference_update(listing.listing_id for listing in batch.listings)
+            held = {listing_id for listing_id in ids if self._judge.holds(listing_id)}
+            self._window.busy.difference_update(set(ids) - held)
             self._woken.set()
 
-    async def _push(self, batch: _Batch) -> Attempt:
-        pushes = [
-            Push(listing.listing_id, listing.remote_variant, listing.quantity, listing.locations)
-            for listing in batch.listings
-        ]
+    async def _tell(self, verdict: Verdict) -> None:
+        """Write what is decided without a call."""
+        await self._record(verdict, (), None)
+
+    async def _record(self, verdict: Verdict, calls: tuple[CallRecord, ...], pause: str | None) -> None:
+        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        lease = self.lease
+        report = Report(
+            lease.tenant_id,
+            lease.store_id,
+            lease.epoch,
+            lease.channel,
+            verdict.results,
+            calls,
+            pause,
+            recorded,
+            verdict.unpark,
+        )
+        for result in verdict.results:
+            if isinstance(result.decision, Retry | Defer):
+                self._engine.look_after(result.decision.after_seconds)
+        self._engine.recorder.put(report)
+        ours = await recorded
+        self._window.busy.difference_update(verdict.released)
+        self._woken.set()
+        if not ours:
+            self._log.info("results were dropped: another process sends for this store")
+
+    async def _exchange(self, batch: Batch) -> tuple[Exchanged, Tokens | None]:
+        """What the call gave, and the token pair that it was made with."""
+        used: Tokens | None = None
+        in_flight = self._engine.metrics.in_flight.labels(self.lease.channel)
+        in_flight.inc()
         try:
-            return await self._session.push(pushes)
+            refusal = await self._tokens.before_call() if self._tokens else None
+            used = self._tokens.tokens if self._tokens else None
+            if refusal is not None:
+                return Exchanged.all_alike(batch, refusal), used
+            return await self._ask_marketplace(batch), used
         except Exception:  # noqa: BLE001
             # A bug in a connector must not stop the store for ever: it is loud, and the listings back off.
             self._log.exception("the connector failed")
-            return _unclear(batch, ())
+            return Exchanged.all_alike(batch, _BROKEN), used
         finally:
+            in_flight.dec()
             self._engine.permits[self.lease.channel].release()
             self._in_flight -= 1
             self._woken.set()
 
-    def _judge(self, batch: _Batch, attempt: Attempt, started: float) -> Report:
+    async def _ask_marketplace(self, batch: Batch) -> Exchanged:
+        pushes = [_push_of(batch.task, listing) for listing in batch.listings]
+        match batch.task:
+            case Task.PUSH:
+                return Exchanged.of(await self._session.push(pushes))
+            case Task.ASK if isinstance(self._session, SubmitsWork):
+                return Exchanged.of(await self._session.ask(batch.handle, pushes))
+            case Task.READ if isinstance(self._session, ReadsBack):
+                return Exchanged.of(await self._session.read(pushes))
+            case Task.READ:
+                return Exchanged.all_alike(batch, Rejected("This marketplace cannot be read back"))
+            case _:
+                return Exchanged.all_alike(batch, InDoubt("The marketplace does not say what became of it"))
+
+    def _judged(self, batch: Batch, exchanged: Exchanged, started: float) -> Verdict:
+        moment = Moment(started, self._engine.clock.monotonic())
         try:
-            return self._decide(batch, attempt, started)
+            return self._judge.judge(batch, exchanged, moment)
         except Exception:  # noqa: BLE001
-            # An answer that nothing is decided for, or one without a row for each listing: likewise a bug.
+            # An answer without a row for each listing, or one that makes no sense: likewise a bug.
             self._log.exception("the connector's answer cannot be decided upon")
-            return self._decide(batch, _unclear(batch, attempt.calls), started)
+            return self._judge.judge(batch, Exchanged.all_alike(batch, _BROKEN, exchanged.calls), moment)
 
-    def _decide(self, batch: _Batch, attempt: Attempt, started: float) -> Report:
-        rows = {row.listing_id: row for row in attempt.rows}
-        results: list[Result] = []
+    # --- what it means for the store ---
+
+    async def _heed(self, verdict: Verdict, used: Tokens | None) -> str | None:
+        """Do what a verdict asks of the store; returns a reason to pause it."""
         pause: str | None = None
-        for listing in batch.listings:
-            row = rows[listing.listing_id]
-            decision = decide(row.outcome, self._situation(listing, started), self._delays())
-            pause = self._heed(decision) or pause
-            results.append(
-                Result(
-                    listing.listing_id,
-                    listing.version,
-                    listing.quantity,
-                    type(row.outcome).__name__,
-                    decision.listing,
-                    decision.message,
-                    row.answer,
-                )
-            )
-        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        lease = self.lease
-        return Report(lease.tenant_id, lease.store_id, lease.epoch, tuple(results), attempt.calls, pause, recorded)
+        refresh = False
+        for told in verdict.store:
+            if isinstance(told.decision, Refresh):
+                refresh = True
+            else:
+                pause = await self._do(told) or pause
+        if refresh:
+            pause = await self._refresh(used) or pause
+        if pause is not None:
+            self._log.error("the store is paused", reason=pause)
+            self._stopping = True
+        return pause
 
-    def _heed(self, decision: Decision) -> str | None:
-        """Do what a decision asks of the store; returns a reason to pause it."""
+    async def _do(self, told: Told) -> str | None:
         now = self._engine.clock.monotonic()
-        if isinstance(decision.listing, Retry | Defer):
-            self._engine.look_after(decision.listing.after_seconds)
-        match decision.store:
+        match told.decision:
             case Fine():
-                if self._breaker.succeeded(now):
-                    self._log.info("the marketplace can be reached again")
+                await self._can_be_reached(now)
             case Trouble():
                 if self._breaker.failed(now):
-                    self._log.warning("the marketplace cannot be reached", reason=decision.message)
+                    self._log.warning("the marketplace cannot be reached", reason=told.message)
+                    await self._note_trouble(told.message)
             case Unclear():
                 self._breaker.abandoned(now)
-            case SlowDown(seconds=seconds):
-                self._breaker.succeeded(now)
+            case SlowDown(seconds=seconds, application=application):
+                await self._can_be_reached(now)
                 self._pacer.slow_down(now + seconds)
+                if application and self.lease.channel_app_id is not None:
+                    await self._slow_application(self.lease.channel_app_id, seconds)
             case Pause(reason=reason):
-                self._log.error("the store is paused", reason=reason)
-                self._stopping = True
                 return reason
+            case Refresh():
+                pass
         return None
 
-    def _situation(self, listing: Due, started: float) -> Situation:
-        """Doubt counts from the start of the call: a lost call may have been applied while ours was under way."""
-        doubt_until = self.lease.doubt_until
-        if listing.doubtful_age_seconds is not None:
-            age = max(0.0, listing.doubtful_age_seconds)
-            doubt_until = max(doubt_until, started + self._limits.quiesce_seconds - age)
-        left = max(doubt_until - self._engine.clock.monotonic(), CONFIRM_SECONDS_MIN)
-        return Situation(listing.attempts, self._engine.dice(), left if doubt_until > started else 0.0)
+    async def _can_be_reached(self, now: float) -> None:
+        if self._tokens:
+            self._tokens.accepted()
+        if self._breaker.succeeded(now):
+            self._log.info("the marketplace can be reached again")
+            await self._note_trouble(None)
 
-    def _delays(self) -> Delays:
-        settings = self._engine.settings
-        return Delays(
-            backoff_first_seconds=settings.backoff_first_seconds,
-            backoff_max_seconds=settings.backoff_max_seconds,
-            throttle_default_seconds=settings.throttle_default_seconds,
-            throttle_seconds_max=settings.throttle_seconds_max,
-            defer_default_seconds=settings.defer_default_seconds,
-            defer_seconds_max=settings.defer_seconds_max,
-        )
+    async def _slow_application(self, channel_app_id: int, seconds: float) -> None:
+        try:
+            await self._engine.budgets.block(channel_app_id, seconds)
+        except LumbungError as error:
+            self._log.warning("other processes could not be told to slow down", error=str(error))
+
+    async def _note_trouble(self, trouble: str | None) -> None:
+        """For people and for the reasons of items; nothing depends on it."""
+        try:
+            await self._engine.storage.note_trouble(self.lease, trouble)
+        except LumbungError as error:
+            self._log.debug("the store's trouble could not be noted", error=str(error))
+
+    async def _refresh(self, used: Tokens | None) -> str | None:
+        """One refresh; returns a reason to pause the store when that does not help."""
+        if self._tokens is None or used is None:
+            return "The marketplace asks for a new access token, which this connector cannot get"
+        refusal = await self._tokens.refused(used)
+        match refusal:
+            case None:
+                return None
+            case Unauthorized(message=message):
+                return message
+            case Unavailable(message=message):
+                now = self._engine.clock.monotonic()
+                self._pacer.slow_down(now + self._engine.settings.breaker_probe_seconds)
+                await self._do(Told(Trouble(), message))
+                return None
 
 
-def _unclear(batch: _Batch, calls: tuple[CallRecord, ...]) -> Attempt:
-    outcome = InDoubt("The connector failed: see the log")
-    return Attempt(tuple(Row(listing.listing_id, outcome) for listing in batch.listings), calls)
+_BROKEN = InDoubt("The connector failed: see the log")
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def _push_of(task: Task, listing: Due) -> Push:
+    quantity = sent_quantity(listing)
+    if task is Task.ASK and listing.submitted is not None:
+        quantity = listing.submitted.quantity
+    return Push(listing.listing_id, listing.remote_variant, quantity, listing.locations, listing.expected)
+
+
+def delays_of(settings: Settings) -> Delays:
+    return Delays(
+        backoff_first_seconds=settings.backoff_first_seconds,
+        backoff_max_seconds=settings.backoff_max_seconds,
+        throttle_default_seconds=settings.throttle_default_seconds,
+        throttle_seconds_max=settings.throttle_seconds_max,
+        defer_default_seconds=settings.defer_default_seconds,
+        defer_seconds_max=settings.defer_seconds_max,
+        floor_retry_seconds=settings.floor_retry_seconds,
+        submitted_check_seconds_max=settings.submitted_check_seconds_max,
+        submitted_seconds_max=settings.submitted_seconds_max,
+    )

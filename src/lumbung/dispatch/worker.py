@@ -2,8 +2,9 @@
 
     register --> look --> claim --> senders --> recorder
                   ^ wake-up, poll, a wait that is over
-    renew: one row for the whole process; a worker that was too late starts anew under another id
+    renew: one row for the whole process, at once what it holds and how many others there are
 
+Each process aims at its share, stores with work / live workers, and gives back what is above it, a part at each renewal.
 It stops starting calls when its lease could end during one. On a stop it finishes what is in flight, records it and
 gives the leases back.
 """
@@ -11,76 +12,89 @@ gives the leases back.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import os
-import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
-from lumbung.channels.base import Channel, Manifest
-from lumbung.channels.http import HttpClient
 from lumbung.clock import Clock
-from lumbung.db import delivery, lease, stores
+from lumbung.db.delivery import Work
 from lumbung.db.lease import LeaseRow
-from lumbung.db.pool import Pool
-from lumbung.db.query import Connection
-from lumbung.db.wake import Listener
-from lumbung.dispatch.pacing import Pacer
+from lumbung.dispatch.budgets import Budgets
+from lumbung.dispatch.lease_clock import LeaseClock
+from lumbung.dispatch.metrics import WorkerMetrics
+from lumbung.dispatch.opening import Opener
+from lumbung.dispatch.permits import Permits
 from lumbung.dispatch.recorder import Recorder
-from lumbung.dispatch.sender import Engine, Lease, StoreLimits, StoreSender
-from lumbung.errors import LumbungError, Unavailable
-from lumbung.keyring import Keyring
-from lumbung.model import purpose_of_store
+from lumbung.dispatch.report import Lease
+from lumbung.dispatch.sender import Engine, StoreSender
+from lumbung.dispatch.share import excess, room
+from lumbung.dispatch.storage import Storage
+from lumbung.errors import LumbungError
 from lumbung.settings import Settings
 
 log = structlog.get_logger()
 
-CALL_TIMEOUTS_A_LIFETIME = 2.2
 TICK_SECONDS = 0.05
 
 
+class WakeUps(Protocol):
+    """Where wake-ups come from; they may be lost. `on_wake` gets the stores named, or None for all of them."""
+
+    async def run(self, on_wake: Callable[[frozenset[int] | None], None]) -> None: ...
+
+    async def tell(self, store_ids: Iterable[int]) -> None:
+        """Other workers may look at these stores."""
+        ...
+
+
 class Worker:
-    """`lease_pool` has a connection of its own, so that renewing never queues behind reading and recording."""
+    """`name`: for people; `lifetime_seconds`: after so long without renewal others count this process as gone."""
 
     def __init__(
         self,
-        pool: Pool,
-        lease_pool: Pool,
+        storage: Storage,
+        wake_ups: WakeUps,
         settings: Settings,
         *,
-        channels: Mapping[str, Channel],
-        http: HttpClient,
-        keyring: Keyring,
+        name: str,
+        lifetime_seconds: float,
+        opener: Opener,
         clock: Clock,
+        metrics: WorkerMetrics,
         dice: Callable[[], float],
     ):
-        self._pool = pool
-        self._lease_pool = lease_pool
+        self._storage = storage
+        self._wake_ups = wake_ups
         self._settings = settings
-        self._channels = channels
-        self._http = http
-        self._keyring = keyring
+        self._name = name
+        self._lifetime_seconds = lifetime_seconds
+        self._opener = opener
         self._clock = clock
-        self._recorder = Recorder(pool, settings)
+        self._metrics = metrics
+        self._recorder = Recorder(storage, settings, metrics)
+        self._lease_clock = LeaseClock()
         self._engine = Engine(
-            pool=pool,
+            storage=storage,
             settings=settings,
             clock=clock,
             recorder=self._recorder,
-            permits={code: asyncio.Semaphore(settings.calls_in_flight_max) for code in channels},
+            lease_clock=self._lease_clock,
+            permits={code: Permits(settings.calls_in_flight_max) for code in opener.channels},
+            budgets=Budgets(storage, clock, recheck_seconds=settings.lease_seconds),
+            metrics=metrics,
             dice=dice,
-            may_start=self._may_start,
             look_after=self._look_after,
+            keep=self._keep,
         )
-        longest = max((c.manifest.call_timeout_seconds for c in channels.values()), default=0.0)
-        self.lifetime_seconds = max(settings.lease_seconds, CALL_TIMEOUTS_A_LIFETIME * longest)
         self._worker_id = 0
-        self._valid_until = 0.0
+        self._live = 1  # processes, this one among them
+        self._with_work = 0  # stores of the whole installation, at the last look
         self._senders: dict[int, tuple[StoreSender, asyncio.Task[None]]] = {}
+        self._leaving: dict[asyncio.Task[None], None] = {}
+        self._kept: set[asyncio.Future[None]] = set()
         self._look = asyncio.Event()
-        self._named: set[int] = set()  # stores of wake-ups since the last look
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
         self._orphans: set[int] = set()  # leases without a sender at the last renewal
@@ -91,7 +105,12 @@ class Worker:
         """Deliver until `stop` is set; then end in good order."""
         tasks = [
             asyncio.create_task(coroutine)
-            for coroutine in (self._recorder.run(), self._keep_renewing(), self._keep_listening(), self._keep_looking())
+            for coroutine in (
+                self._recorder.run(),
+                self._keep_renewing(),
+                self._wake_ups.run(self._wake),
+                self._keep_looking(),
+            )
         ]
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -110,9 +129,6 @@ class Worker:
 
     # --- the lease of this process ---
 
-    def _may_start(self, seconds: float) -> bool:
-        return self._clock.monotonic() + seconds < self._valid_until and not self._recorder.is_behind
-
     async def _keep_renewing(self) -> None:
         while True:
             try:
@@ -120,63 +136,56 @@ class Worker:
                 self._tell(away=False)
             except LumbungError as error:
                 self._tell(away=True, error=str(error))
-            await asyncio.sleep(min(self._settings.lease_renew_seconds, self.lifetime_seconds / 3))
+            await asyncio.sleep(min(self._settings.lease_renew_seconds, self._lifetime_seconds / 3))
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
         known = {store_id: sender.lease.epoch for store_id, (sender, _) in self._senders.items()}
-        async with self._lease_pool.connection() as connection:
-            if self._worker_id and asked_at < self._valid_until and await lease.renew(connection, self._worker_id):
-                held = await lease.held(connection, self._worker_id)
-                await self._give_back_orphans(connection, held)
-            else:
-                await self._register(connection)
-                held = {}
-        self._valid_until = asked_at + self.lifetime_seconds
+        held: Mapping[int, int] = {}
+        renewal = await self._storage.renew(self._worker_id) if self._worker_id else None
+        if renewal is None:
+            self._lease_clock.lost()
+            asked_at = self._clock.monotonic()
+            self._worker_id = await self._storage.register(self._name, self._lifetime_seconds)
+            self._look.set()
+        else:
+            held, self._live = renewal.held, max(1, renewal.live)
+        self._lease_clock.renewed(asked_at)
         self._drop_senders({store: epoch for store, epoch in known.items() if held.get(store) != epoch})
+        await self._give_back_orphans(held)
         for sender, _ in self._senders.values():
             if sender.waits_for_lease:
                 sender.wake()
+        self._give_back_excess()
 
-    async def _give_back_orphans(self, connection: Connection, held: Mapping[int, int]) -> None:
+    async def _give_back_orphans(self, held: Mapping[int, int]) -> None:
         """A lease that had no sender twice in a row was claimed by a look that failed half-way."""
         without = held.keys() - self._senders.keys()
         stuck = without & self._orphans
         if stuck:
-            await lease.give_back(connection, worker_id=self._worker_id, store_ids=stuck)
+            await self._storage.give_back(self._worker_id, sorted(stuck))
         self._orphans = without - stuck
-
-    async def _register(self, connection: Connection) -> None:
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        self._worker_id = await lease.register(connection, name=name, lifetime_seconds=self.lifetime_seconds)
-        self._look.set()
 
     async def _leave(self) -> None:
         if not self._worker_id:
             return
         clean = [store_id for store_id, (sender, _) in self._senders.items() if not sender.busy]
         try:
-            async with self._pool.connection() as connection:
-                await lease.give_back(connection, worker_id=self._worker_id, store_ids=clean)
-                if len(clean) == len(self._senders):
-                    await lease.stop(connection, self._worker_id)
-                # Otherwise the leases of the others expire, and who takes them over knows that calls are in doubt.
+            await asyncio.gather(*self._kept, return_exceptions=True)
+            await self._storage.give_back(self._worker_id, clean)
+            if len(clean) == len(self._senders):
+                await self._storage.stop(self._worker_id)
+            # Otherwise the leases of the others expire, and who takes them over knows that calls are in doubt.
+            await self._wake_ups.tell(clean)
         except LumbungError as error:
             log.warning("leases could not be given back: they expire by themselves", error=str(error))
 
     # --- looking for work ---
 
-    async def _keep_listening(self) -> None:
-        listener = Listener(self._pool.url, self._settings, self._wake)
-        while True:
-            try:
-                await listener.run()
-            except Unavailable:
-                await asyncio.sleep(self._settings.poll_seconds)
-
     def _wake(self, store_ids: frozenset[int] | None) -> None:
         """Something may be due in these stores (None: anywhere)."""
         if store_ids is None:
+            self._elsewhere.clear()
             self._look.set()
             for sender, _ in self._senders.values():
                 sender.wake()
@@ -185,7 +194,6 @@ class Worker:
             if store_id in self._senders:
                 self._senders[store_id][0].wake()
             elif store_id not in self._elsewhere:
-                self._named.add(store_id)
                 self._look.set()
 
     def _look_after(self, seconds: float) -> None:
@@ -200,6 +208,12 @@ class Worker:
         self._ticks.discard(tick)
         self._look.set()
 
+    def _keep(self, work: Awaitable[None]) -> None:
+        """Let it end, whatever becomes of who began it."""
+        task = asyncio.ensure_future(work)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
     async def _keep_looking(self) -> None:
         next_poll = self._clock.monotonic()
         while True:
@@ -207,7 +221,7 @@ class Worker:
             if self._clock.monotonic() >= next_poll:
                 next_poll = self._clock.monotonic() + self._settings.poll_seconds
                 self._elsewhere.clear()
-            if not self._may_start(0):
+            if not self._lease_clock.valid(self._clock.monotonic(), self._lifetime_seconds):
                 continue
             try:
                 await self._look_for_work()
@@ -225,48 +239,63 @@ class Worker:
         self._look.clear()
 
     async def _look_for_work(self) -> None:
-        named, self._named = self._named, set()
-        async with self._pool.connection() as connection:
-            await self._reap(connection)
-            await self._release_waits(connection)
-            with_work = set(await delivery.stores_with_work(connection, wait_seconds_max=self._wait_seconds_max()))
-            for store_id in with_work & self._senders.keys():
-                self._senders[store_id][0].wake()
-            wanted = with_work - self._senders.keys()
-            claimed = await self._claim(connection, wanted) if wanted else []
-        for row in claimed:
+        await self._reap()
+        work = {found.store_id: found for found in await self._storage.look()}
+        self._with_work = len(work)
+        await self._drop_revoked(work)
+        await self._release_waits(found.store_id for found in work.values() if found.ready)
+        for store_id in work.keys() & self._senders.keys():
+            self._senders[store_id][0].wake()
+        wanted = [store_id for store_id, found in sorted(work.items()) if store_id not in self._senders]
+        for row in await self._claim(wanted):
             await self._begin(row)
-        self._elsewhere |= (wanted | named) - self._senders.keys()
+        self._elsewhere |= set(wanted) - self._senders.keys()
+        self._count()
 
-    async def _release_waits(self, connection: Connection) -> None:
-        if not self._senders:
+    async def _release_waits(self, ready: Iterable[int]) -> None:
+        """Only in stores that are ours: their senders hear of it here. Others do it when they have claimed a store."""
+        mine = [store_id for store_id in ready if store_id in self._senders]
+        if not mine:
             return
-        released = await delivery.release_waits(
-            connection,
-            store_ids=list(self._senders),
-            wait_seconds_max=self._wait_seconds_max(),
-            limit=self._settings.chunk_rows_max,
-        )
-        for store_id in released & self._senders.keys():
+        for store_id in await self._storage.release_waits(mine) & self._senders.keys():
             self._senders[store_id][0].wake()
 
-    def _wait_seconds_max(self) -> float:
-        """No wait is longer; one that is further ahead was written before the clock jumped back."""
-        settings = self._settings
-        quiesce = max((c.manifest.quiesce_seconds for c in self._channels.values()), default=0.0)
-        return max(settings.backoff_max_seconds, settings.park_retry_seconds, settings.defer_seconds_max, 2 * quiesce)
+    async def _drop_revoked(self, work: Mapping[int, Work]) -> None:
+        """An operator has changed how a store is reached: it is opened anew."""
+        revoked = {
+            store_id: sender.lease.epoch
+            for store_id, (sender, _) in self._senders.items()
+            if store_id in work
+            and work[store_id].worker_id == self._worker_id
+            and work[store_id].epoch != sender.lease.epoch
+        }
+        if revoked:
+            self._drop_senders(revoked)
+            await self._storage.give_back(self._worker_id, sorted(revoked))
 
-    async def _claim(self, connection: Connection, wanted: Iterable[int]) -> list[LeaseRow]:
-        worker_id = self._worker_id
-        claimed = await lease.claim(
-            connection,
-            worker_id=worker_id,
-            store_ids=wanted,
-            quiesce_seconds={code: c.manifest.quiesce_seconds for code, c in self._channels.items()},
-            limit=self._settings.claim_stores_max,
+    async def _claim(self, wanted: Sequence[int]) -> Sequence[LeaseRow]:
+        most = room(
+            held=len(self._senders),
+            with_work=self._with_work,
+            active=self._active(),
+            live=self._live,
+            held_max=self._settings.stores_held_max,
         )
+        most = min(most, self._settings.claim_stores_max)
+        if self._stopping or not wanted or most < 1:
+            return ()
+        worker_id = self._worker_id
+        claimed = await self._storage.claim(worker_id, wanted, most)
+        if claimed:
+            self._metrics.lease_changes.labels("claimed").inc(len(claimed))
+        if len(claimed) == most:
+            self._look.set()  # there may be more
         # Registered anew meanwhile: what the expired id has just taken is free for anybody.
-        return claimed if worker_id == self._worker_id else []
+        return claimed if worker_id == self._worker_id else ()
+
+    def _active(self) -> int:
+        """Stores that are ours and have something to do."""
+        return sum(sender.idle_since is None for sender, _ in self._senders.values())
 
     def _tell(self, *, away: bool, error: str = "") -> None:
         """Log once down, once up."""
@@ -276,33 +305,41 @@ class Worker:
             log.info("the database is back")
         self._away = away
 
+    def _count(self) -> None:
+        self._metrics.stores_held.set(len(self._senders))
+        self._metrics.breakers_open.set(sum(sender.breaker_is_open for sender, _ in self._senders.values()))
+
     # --- senders ---
 
     async def _begin(self, row: LeaseRow) -> None:
         if self._stopping:
             return  # leaving frees the lease
-        channel = self._channels[row.channel]
-        now = self._clock.monotonic()
+        held = Lease(
+            row.store_id,
+            row.tenant_id,
+            row.epoch,
+            row.channel,
+            row.store_name,
+            self._clock.monotonic() + row.doubt_seconds,
+            row.lifetime_seconds,
+            row.channel_app_id,
+        )
         try:
-            credentials = json.loads(self._keyring.decrypt(row.credentials, purpose_of_store(row.store_id)))
-            session = channel.open(credentials, self._http, self._clock)
-            limits, pacer = store_limits(channel.manifest, credentials, now)
+            sender = self._opener.open(row, held, self._engine)
         except Exception as error:
             reason = str(error) if isinstance(error, LumbungError) else "The credentials cannot be used: see the log"
             log.error("a store cannot be opened", store=row.store_id, exc_info=error)
-            await self._pause_store(row, reason)
+            await self._pause_store(held, reason)
             return
-        held = Lease(row.store_id, row.tenant_id, row.epoch, row.channel, row.store_name, now + row.doubt_seconds)
-        sender = StoreSender(held, channel, session, pacer, limits, self._engine)
         self._senders[row.store_id] = (sender, asyncio.create_task(sender.run()))
+        await self._storage.note_quiesce(held, sender.quiesce_seconds)
 
-    async def _pause_store(self, row: LeaseRow, reason: str) -> None:
-        log.error("the store is paused", store=row.store_id, reason=reason)
-        async with self._pool.connection() as connection:
-            await stores.pause(connection, tenant_id=row.tenant_id, store_id=row.store_id, reason=reason)
-            await lease.give_back(connection, worker_id=self._worker_id, store_ids=[row.store_id])
+    async def _pause_store(self, held: Lease, reason: str) -> None:
+        log.error("the store is paused", store=held.store_id, reason=reason)
+        await self._storage.pause(held, reason)
+        await self._storage.give_back(self._worker_id, [held.store_id])
 
-    async def _reap(self, connection: Connection) -> None:
+    async def _reap(self) -> None:
         """Senders that ended by themselves (a paused store) leave, and give their lease back."""
         ended = [store_id for store_id, (sender, task) in self._senders.items() if task.done() and not sender.busy]
         for store_id in ended:
@@ -310,9 +347,45 @@ class Worker:
             if (error := task.exception()) is not None:
                 log.error("a sender failed", store=store_id, exc_info=error)
         if ended:
-            await lease.give_back(connection, worker_id=self._worker_id, store_ids=ended)
+            await self._storage.give_back(self._worker_id, ended)
+            self._metrics.lease_changes.labels("given back").inc(len(ended))
             for store_id in ended:
                 self._senders.pop(store_id, None)
+
+    def _give_back_excess(self) -> None:
+        """Stores above our share, and those that have been idle for long, are left in good order: what is in flight ends
+        and is recorded, then the lease is free."""
+        now = self._clock.monotonic()
+        idle = [
+            store_id
+            for store_id, (sender, _) in self._senders.items()
+            if sender.idle_since is not None and now - sender.idle_since >= self._settings.store_idle_seconds
+        ]
+        count = excess(
+            with_work=self._with_work,
+            active=self._active(),
+            live=self._live,
+            percent=self._settings.give_back_percent,
+        )
+        active = [store_id for store_id, (sender, _) in self._senders.items() if sender.idle_since is None]
+        for store_id in (*idle, *active[:count]):
+            task = asyncio.create_task(self._hand_over(store_id))
+            self._leaving[task] = None
+            task.add_done_callback(lambda done: self._leaving.pop(done, None))
+
+    async def _hand_over(self, store_id: int) -> None:
+        sender, _ = self._senders[store_id]
+        await sender.stop()
+        if self._senders.get(store_id, (None, None))[0] is not sender:
+            return  # lost, or reaped, meanwhile
+        del self._senders[store_id]
+        self._elsewhere.add(store_id)
+        try:
+            await self._storage.give_back(self._worker_id, [store_id])
+            await self._wake_ups.tell([store_id])
+        except LumbungError:
+            return  # without a sender it is given back at a later renewal
+        self._metrics.lease_changes.labels("given back").inc()
 
     def _drop_senders(self, lost: Mapping[int, int]) -> None:
         """Leases of these epochs are gone: nothing may be started, what is in flight cannot be recorded."""
@@ -321,6 +394,7 @@ class Worker:
             if sender is None or task is None or sender.lease.epoch != epoch:
                 continue  # it has ended since, or was claimed anew
             log.warning("a lease was lost", store=store_id, epoch=epoch)
+            self._metrics.lease_changes.labels("lost").inc()
             del self._senders[store_id]
             sender.abandon()
             task.cancel()
@@ -332,15 +406,3 @@ class Worker:
                 await asyncio.gather(*(sender.stop() for sender in senders))
         except TimeoutError:
             log.warning("calls were still in flight at the end of the stop", stores=len(senders))
-
-
-def store_limits(manifest: Manifest, credentials: Mapping[str, str], now: float) -> tuple[StoreLimits, Pacer]:
-    """The channel's limits, or those that the store's own credentials file sets."""
-    rate = float(credentials.get("calls_per_second") or manifest.pacing.calls_per_second)
-    burst = manifest.pacing.burst if "calls_per_second" not in credentials else max(1, int(rate))
-    limits = StoreLimits(
-        calls_per_second=rate,
-        call_timeout_seconds=float(credentials.get("call_timeout_seconds") or manifest.call_timeout_seconds),
-        quiesce_seconds=float(credentials.get("quiesce_seconds") or manifest.quiesce_seconds),
-    )
-    return limits, Pacer(rate, burst, now=now)

@@ -39,9 +39,7 @@ class Imported:
     remapped: int
 
 
-async def import_listings(
-    connection: Connection, tenant_id: int, rows: Sequence[Mapped], *, park_retry_seconds: float
-) -> Imported:
+async def import_listings(connection: Connection, tenant_id: int, rows: Sequence[Mapped]) -> Imported:
     """Map remote variants to SKUs that exist, no place twice. A place that another SKU has is remapped.
 
     A remap retires the listing and makes a new one, so that an answer in flight can never mark the wrong one.
@@ -62,13 +60,11 @@ async def import_listings(
         variant.remove(variant.listings[listing.id], "The listing was mapped to another SKU", version=version)
     await catalogue.retire_listings(connection, tenant_id, [listing.id for listing in moved])
     await _add(connection, variants, tenant_id, fresh, skus, version)
-    await stock.write(connection, variants.values(), park_retry_seconds=park_retry_seconds)
+    await stock.write(connection, variants.values())
     return Imported(len(fresh) - len(moved), len(rows) - len(fresh), len(moved))
 
 
-async def remove_listings(
-    connection: Connection, tenant_id: int, listings: Iterable[ListingRow], message: str, *, park_retry_seconds: float
-) -> int:
+async def remove_listings(connection: Connection, tenant_id: int, listings: Iterable[ListingRow], message: str) -> int:
     """Retire listings and end their items at once as failed with `message`; returns how many were still there."""
     listings = list(listings)
     variants = await _locked(connection, tenant_id, {listing.variant_id for listing in listings})
@@ -80,13 +76,11 @@ async def remove_listings(
             variant.remove(variant.listings[listing.id], message, version=version)
             removed.append(listing.id)
     await catalogue.retire_listings(connection, tenant_id, removed)
-    await stock.write(connection, variants.values(), park_retry_seconds=park_retry_seconds)
+    await stock.write(connection, variants.values())
     return len(removed)
 
 
-async def recompute(
-    connection: Connection, tenant_id: int, listings: Sequence[ListingRow], *, park_retry_seconds: float
-) -> None:
+async def recompute(connection: Connection, tenant_id: int, listings: Sequence[ListingRow]) -> None:
     """Bring listings in line with levels, figures and links as they are now. What does not change is not sent."""
     variants = await _locked(connection, tenant_id, {listing.variant_id for listing in listings})
     [(version, _)] = await db.take_versions(connection, 1)
@@ -94,7 +88,7 @@ async def recompute(
         variant = variants[tenant_id, listing.variant_id]
         if listing.id in variant.listings:
             variant.recompute(variant.listings[listing.id], version=version)
-    await stock.write(connection, variants.values(), park_retry_seconds=park_retry_seconds)
+    await stock.write(connection, variants.values())
 
 
 async def _locked(connection: Connection, tenant_id: int, ids: Iterable[int]) -> dict[Pair, VariantStock]:

@@ -58,7 +58,6 @@ class Rules:
     """`connectors`: channel codes that can be delivered to. Times in seconds."""
 
     connectors: frozenset[str]
-    park_retry_seconds: float
     idempotency_key_seconds: int
 
 
@@ -98,7 +97,7 @@ async def accept(
     _refuse_over_limit(requests)
     await _claim_keys(connection, requests, rules)
     await _apply(connection, requests, rules)
-    await write(connection, variants.values(), park_retry_seconds=rules.park_retry_seconds)
+    await write(connection, variants.values())
     await _write_history(connection, requests)
     return [_result(request) for request in requests]
 
@@ -123,7 +122,7 @@ async def load(connection: Connection, variants: dict[Pair, VariantStock]) -> No
             listing.contributions[row["warehouse_id"]] = _contribution(row, listing)
 
 
-async def write(connection: Connection, variants: Iterable[VariantStock], *, park_retry_seconds: float) -> None:
+async def write(connection: Connection, variants: Iterable[VariantStock]) -> None:
     """Write what the variants' changes have gathered, except updates and items. Sorted by key: no deadlocks.
 
     listing_state comes first: its rows are the ones that the delivery half locks too.
@@ -138,7 +137,7 @@ async def write(connection: Connection, variants: Iterable[VariantStock], *, par
     )
     if cleared:
         await db.lock_states(connection, ((tenant, listing) for tenant, listing, *_ in (*states, *cleared)))
-    await db.write(connection, "write_states", states, park_retry_seconds=park_retry_seconds)
+    await db.write(connection, "write_states", states)
     await db.write(connection, "clear_states", cleared)
     await db.write(connection, "drop_waits", [(tenant, listing) for tenant, listing, _ in cleared])
     await db.write(connection, "write_contributions", _contributions(variants))

@@ -23,7 +23,7 @@ async def settle(pool: Pool, settings: Settings, store: StoreRow, progress: Prog
     """Recompute every listing of a store after a change of its warehouses."""
 
     async def work(connection: Connection, chunk: list[ListingRow]) -> None:
-        await recompute(connection, store.tenant_id, chunk, park_retry_seconds=settings.park_retry_seconds)
+        await recompute(connection, store.tenant_id, chunk)
 
     await _in_chunks(pool, settings, store, work, progress)
     async with pool.transaction() as connection:
@@ -39,13 +39,7 @@ async def remove(pool: Pool, settings: Settings, store: StoreRow, progress: Prog
         )
 
     async def work(connection: Connection, chunk: list[ListingRow]) -> None:
-        await remove_listings(
-            connection,
-            store.tenant_id,
-            chunk,
-            f"Store {store.name!r} was removed",
-            park_retry_seconds=settings.park_retry_seconds,
-        )
+        await remove_listings(connection, store.tenant_id, chunk, f"Store {store.name!r} was removed")
 
     await _in_chunks(pool, settings, store, work, progress)
     async with pool.transaction() as connection:

@@ -27,12 +27,17 @@ from lumbung.channels.base import (
     InDoubt,
     Manifest,
     Misconfigured,
+    Observed,
     Outcome,
     Push,
+    Reading,
+    ReadRow,
     Rejected,
     Row,
     Scope,
     Session,
+    Throttled,
+    Unauthorized,
     Unavailable,
 )
 from lumbung.channels.blibli import errors, signing, wire
@@ -128,27 +133,23 @@ class BlibliSession:
             calls.append(call.record)
         return Attempt(tuple(rows), tuple(calls))
 
-    async def read(self, remote_variants: Sequence[str]) -> Mapping[str, int]:
-        """One call for each, in order, stopping at the first answer that concerns the whole store.
-
-        What is missing from the result could not be read. Listings with a pickup point are not read (see above).
-        """
-        shown: dict[str, int] = {}
-        for text in remote_variants:
-            try:
-                variant = wire.remote_variant(text)
-            except BadRequest:
+    async def read(self, pushes: Sequence[Push]) -> Reading:
+        """One call for each, in order; the first answer that concerns the whole store stands for all that follow."""
+        rows: list[ReadRow] = []
+        calls: list[CallRecord] = []
+        for number, push in enumerate(pushes):
+            sku = _readable_sku(push)
+            if isinstance(sku, Rejected):
+                rows.append(ReadRow(push.listing_id, sku))
                 continue
-            if variant.pickup_point_code is not None:
-                continue
-            call = await self._get_product(variant.blibli_sku)
-            if not isinstance(call.outcome, Accepted | Rejected | Deferred):
+            call = await self._get_product(sku)
+            calls.append(call.record)
+            seen = _seen(call, sku)
+            if _concerns_the_store(seen):
+                rows.extend(ReadRow(rest.listing_id, seen) for rest in pushes[number:])
                 break
-            if isinstance(call.outcome, Accepted) and call.envelope is not None:
-                quantity = wire.stock_read(call.envelope, variant.blibli_sku)
-                if quantity is not None:
-                    shown[text] = quantity
-        return shown
+            rows.append(ReadRow(push.listing_id, seen))
+        return Reading(tuple(rows), tuple(calls))
 
     async def check(self) -> Outcome:
         """Read a product that does not exist: Accepted when Blibli knows us well enough to say so."""
@@ -242,6 +243,36 @@ class BlibliSession:
             duration_ms=exchange.duration_ms,
         )
         return _Call(outcome, envelope, wire.json_text(text), record)
+
+
+def _readable_sku(push: Push) -> str | Rejected:
+    try:
+        variant = wire.remote_variant(push.remote_variant)
+    except BadRequest as error:
+        return Rejected(str(error))
+    if variant.pickup_point_code is not None:
+        return Rejected("Blibli does not tell the stock of one pickup point")
+    return variant.blibli_sku
+
+
+def _seen(call: _Call, blibli_sku: str) -> Observed | Outcome:
+    """What a product's answer shows. Reading changes nothing, so an unclear answer leaves no doubt behind."""
+    match call.outcome:
+        case InDoubt(message):
+            return Unavailable(message)
+        case Accepted():
+            quantity = None if call.envelope is None else wire.stock_read(call.envelope, blibli_sku)
+            return Rejected("Blibli shows no stock that can be read") if quantity is None else Observed(quantity)
+        case outcome:
+            return outcome
+
+
+def _concerns_the_store(seen: Observed | Outcome) -> bool:
+    match seen:
+        case Throttled() | Unavailable() | Unauthorized() | Misconfigured(scope=Scope.STORE):
+            return True
+        case _:
+            return False
 
 
 def read_credentials(values: Mapping[str, str]) -> Credentials:

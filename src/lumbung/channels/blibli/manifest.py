@@ -18,6 +18,7 @@ MANIFEST = Manifest(
     hosts=("api.blibli.com", "api-uata.gdn-app.com"),  # production and user acceptance test [C]
     batch_max=1,  # the current route takes one SKU a call [C]
     in_flight_max=4,  # [M]
+    read_max=1,
     pacing=Pacing(calls_per_second=2.0, burst=2),  # [M] 429 has been seen, its threshold is unknown
     credentials=(
         CredentialField("api_client_id", "the API client's id, from the Blibli seller centre"),

@@ -1,0 +1,275 @@
+"""From what a call gave to what is written down and done: the policy applied to each listing of a batch, with the rules
+that look at several: bisection of calls that fail as a whole, and the storm rule.
+
+Nothing here waits or acts: the sender does what a verdict says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from lumbung.channels.base import (
+    Attempt,
+    CallRecord,
+    InDoubt,
+    Misconfigured,
+    Observed,
+    Outcome,
+    Reading,
+    Rejected,
+    Scope,
+)
+from lumbung.db.delivery import Due
+from lumbung.dispatch.batching import Bisection
+from lumbung.dispatch.policy import (
+    AwaitFloor,
+    Decision,
+    Delays,
+    Deliver,
+    Fine,
+    Park,
+    Pause,
+    Settle,
+    Situation,
+    Stay,
+    StoreDecision,
+    Submit,
+    decide,
+)
+from lumbung.dispatch.reconcile import Wanted, decide_reading
+from lumbung.dispatch.report import Lease, Result
+from lumbung.dispatch.storm import Storm
+from lumbung.dispatch.window import Batch, Task
+
+CONFIRM_SECONDS_MIN = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a call gave for one listing; `answer` is its part of the marketplace's answer, JSON text or ""."""
+
+    seen: Outcome | Observed
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What a call gave, by listing."""
+
+    rows: dict[int, Answered]
+    calls: tuple[CallRecord, ...]
+    as_a_whole: bool = False
+
+    @classmethod
+    def of(cls, given: Attempt | Reading) -> Exchanged:
+        if isinstance(given, Reading):
+            return cls({row.listing_id: Answered(row.seen) for row in given.rows}, given.calls)
+        rows = {row.listing_id: Answered(row.outcome, row.answer) for row in given.rows}
+        return cls(rows, given.calls, given.as_a_whole)
+
+    @classmethod
+    def all_alike(cls, batch: Batch, outcome: Outcome, calls: tuple[CallRecord, ...] = ()) -> Exchanged:
+        return cls({listing.listing_id: Answered(outcome) for listing in batch.listings}, calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A store's decision with the words for a person."""
+
+    decision: StoreDecision
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to write, what to do about the store, what may be sent again (`released`: held listings among the results),
+    and listings that were parked though it was the store."""
+
+    results: tuple[Result, ...]
+    store: tuple[Told, ...] = ()
+    released: tuple[int, ...] = ()
+    unpark: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Times on the process's monotonic clock."""
+
+    started: float
+    now: float
+
+
+class Judge:
+    """The rules of one store, with what they remember from call to call."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        delays: Delays,
+        *,
+        quiesce_seconds: float,
+        quiesce_seconds_max: float,
+        storm_rejections: int,
+        bisection: Bisection,
+        dice: Callable[[], float],
+    ):
+        self._lease = lease
+        self._delays = delays
+        self._quiesce_seconds = quiesce_seconds
+        self._quiesce_seconds_max = quiesce_seconds_max
+        self._bisection = bisection
+        self._storm = Storm(storm_rejections)
+        self._storm_rejections = storm_rejections
+        self._held: dict[int, Result] = {}
+        self._dice = dice
+
+    def holds(self, listing_id: int) -> bool:
+        """Whether a rejection of it waits for a verdict: it is not to be sent meanwhile."""
+        return listing_id in self._held
+
+    def judge(self, batch: Batch, exchanged: Exchanged, moment: Moment) -> Verdict:
+        """Raises KeyError when a connector has answered for fewer listings than it was asked about."""
+        ids = [listing.listing_id for listing in batch.listings]
+        seen = [exchanged.rows[listing_id].seen for listing_id in ids]
+        whole = exchanged.as_a_whole and len(ids) > 1
+        if whole:
+            self._bisection.failed(ids)
+        else:
+            self._bisection.settled(ids)
+        decided = [
+            (listing, self._one(batch.task, listing, what, batch.read_at, moment, whole=whole))
+            for listing, what in zip(batch.listings, seen, strict=True)
+        ]
+        results = [
+            _result(
+                batch.task, listing, exchanged.rows[listing.listing_id], decision, self._lost_holder(listing, moment)
+            )
+            for listing, decision in decided
+        ]
+        store = tuple(Told(decision.store, decision.message) for _, decision in decided)
+        return self._with_storm(results, store)
+
+    def nothing_else(self) -> Verdict:
+        """Nothing else is due: what is held will not become clearer."""
+        released = self._storm.nothing_else()
+        return Verdict(tuple(self._held.pop(listing_id) for listing_id in released), released=released)
+
+    def _one(
+        self, task: Task, listing: Due, seen: Outcome | Observed, read_at: float, moment: Moment, *, whole: bool
+    ) -> Decision:
+        if whole and isinstance(seen, Rejected | Misconfigured) and _of_listing(seen):
+            message = f"{seen.message} (the call was refused as a whole: it is cut in halves)"
+            return Decision(Stay(), Fine(), message)
+        situation = self._situation(task, listing, read_at, moment)
+        if task is Task.READ:
+            return decide_reading(
+                seen, Wanted(listing.due_for, listing.quantity, listing.doubtful), situation, self._delays
+            )
+        if isinstance(seen, Observed):
+            seen = InDoubt("The connector answered a push with a quantity")
+        return decide(seen, situation, self._delays)
+
+    def _situation(self, task: Task, listing: Due, read_at: float, moment: Moment) -> Situation:
+        """Doubt counts from the start of the call: a lost call may have been applied while ours was under way."""
+        doubt_until = max(self._lease.doubt_until, self._own_doubt_until(listing, read_at))
+        left = max(doubt_until - moment.now, CONFIRM_SECONDS_MIN)
+        return Situation(
+            attempts=listing.attempts,
+            dice=self._dice(),
+            doubt_seconds=left if doubt_until > moment.started else 0.0,
+            quiesce_seconds=self._quiesce_seconds,
+            delivered=listing.delivered,
+            floored=listing.floor is not None and listing.quantity < listing.floor,
+            asked_after_seconds=listing.submitted.age_seconds if task is Task.ASK and listing.submitted else None,
+        )
+
+    def _own_doubt_until(self, listing: Due, read_at: float) -> float:
+        """A doubt further ahead than any can be was written before the clock jumped back."""
+        if listing.doubt_left_seconds is None:
+            return 0.0
+        return read_at + min(listing.doubt_left_seconds, self._quiesce_seconds_max)
+
+    def _lost_holder(self, listing: Due, moment: Moment) -> bool:
+        """Whether the doubt is about calls whose quantities nobody knows."""
+        if listing.doubt_left_seconds is not None and listing.doubt_left_seconds > 0 and listing.doubtful is None:
+            return True
+        return self._lease.doubt_until > moment.started
+
+    def _with_storm(self, results: list[Result], store: tuple[Told, ...]) -> Verdict:
+        rejected = [r.listing_id for r in results if r.outcome == "Rejected" and isinstance(r.decision, Park)]
+        answered = [r.listing_id for r in results if r.listing_id not in rejected]
+        self._storm.forget(answered)
+        for listing_id in answered:
+            self._held.pop(listing_id, None)
+        if any(_is_success(result) for result in results):
+            released = self._storm.succeeded()
+            held = [self._held.pop(listing_id) for listing_id in released if listing_id not in rejected]
+            self._held.clear()
+            return Verdict((*results, *held), store, released)
+        stormy = [self._storm.rejected(listing_id) for listing_id in rejected]
+        if any(stormy):
+            return self._paused_by_storm(results, rejected, store)
+        held_now = [_held(result) if result.listing_id in rejected else result for result in results]
+        self._held.update({r.listing_id: replace(r, calls=0) for r in results if r.listing_id in rejected})
+        return Verdict(tuple(held_now), store)
+
+    def _paused_by_storm(self, results: list[Result], rejected: Sequence[int], store: tuple[Told, ...]) -> Verdict:
+        """It is the store, not its listings: none is parked."""
+        counted = self._storm.counted
+        last = next(result.message for result in reversed(results) if result.listing_id in rejected)
+        self._storm.succeeded()
+        released = tuple(self._held)
+        self._held.clear()
+        reason = (
+            f"{len(counted)} different listings in a row were rejected: the store seems to be set up wrongly. "
+            f"The last answer: {last}"
+        )
+        pause = Told(Pause(reason), reason)
+        kept = tuple(_held(result) if result.listing_id in rejected else result for result in results)
+        return Verdict(kept, (*store, pause), released, unpark=tuple(i for i in counted if i not in rejected))
+
+
+def _of_listing(seen: Rejected | Misconfigured) -> bool:
+    return isinstance(seen, Rejected) or seen.scope is Scope.LISTING
+
+
+def _is_success(result: Result) -> bool:
+    match result.decision:
+        case Deliver() | Submit() | AwaitFloor(sent=True):
+            return True
+        case Settle(observed=observed):
+            return observed is not None
+        case _:
+            return False
+
+
+def _held(result: Result) -> Result:
+    """The call is counted now; what it means for the listing comes later."""
+    return replace(result, decision=Stay())
+
+
+def _result(task: Task, listing: Due, answered: Answered, decision: Decision, lost_holder: bool) -> Result:
+    version, quantity, handle = listing.version, sent_quantity(listing), None
+    if task is Task.ASK and listing.submitted is not None:
+        version, quantity, handle = listing.submitted.version, listing.submitted.quantity, listing.submitted.handle
+    elif task is Task.READ:
+        quantity = listing.quantity
+    return Result(
+        listing.listing_id,
+        version,
+        quantity,
+        type(answered.seen).__name__,
+        decision.listing,
+        decision.message,
+        answered.answer,
+        due_for=listing.due_for,
+        handle=handle,
+        lost_holder=lost_holder,
+        attempt=listing.attempts + 1,
+    )
+
+
+def sent_quantity(listing: Due) -> int:
+    """What a push says: the quantity, or the least that the marketplace takes."""
+    return listing.quantity if listing.floor is None else max(listing.quantity, listing.floor)

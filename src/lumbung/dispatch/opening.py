@@ -1,0 +1,68 @@
+"""Opening a store: from the row of its lease to a sender with the store's own limits, credentials and tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from lumbung.channels.base import Channel, Manifest, RotatesTokens
+from lumbung.channels.http import HttpClient
+from lumbung.clock import Clock
+from lumbung.db.lease import ChannelTimes, LeaseRow
+from lumbung.dispatch.lease_clock import lifetime_seconds
+from lumbung.dispatch.report import Lease
+from lumbung.dispatch.sender import Engine, StoreLimits, StoreSender
+from lumbung.dispatch.tokens import TokenKeeper, unseal
+from lumbung.keyring import Keyring
+from lumbung.model import purpose_of_store
+from lumbung.settings import Settings
+
+
+class Opener:
+    def __init__(self, channels: Mapping[str, Channel], http: HttpClient, keyring: Keyring, clock: Clock):
+        self.channels = channels
+        self._http = http
+        self._keyring = keyring
+        self._clock = clock
+
+    def open(self, row: LeaseRow, lease: Lease, engine: Engine) -> StoreSender:
+        """Raises ConfigurationError, naming the field, when the credentials or tokens cannot be right."""
+        channel = self.channels[row.channel]
+        credentials = json.loads(self._keyring.decrypt(row.credentials, purpose_of_store(row.store_id)))
+        session = channel.open(credentials, self._http, self._clock)
+        keeper = None
+        if isinstance(session, RotatesTokens) and row.tokens is not None:
+            tokens = unseal(self._keyring, row.store_id, row.tokens)
+            keeper = TokenKeeper(
+                session,
+                tokens,
+                lease,
+                storage=engine.storage,
+                keyring=self._keyring,
+                clock=self._clock,
+                settings=engine.settings,
+                keep=engine.keep,
+            )
+        return StoreSender(lease, channel, session, limits_of(channel.manifest, credentials), engine, keeper)
+
+
+def limits_of(manifest: Manifest, credentials: Mapping[str, str]) -> StoreLimits:
+    """The channel's limits, or those that the store's own credentials file sets."""
+    rate = float(credentials.get("calls_per_second") or manifest.pacing.calls_per_second)
+    return StoreLimits(
+        calls_per_second=rate,
+        burst=manifest.pacing.burst if "calls_per_second" not in credentials else max(1, int(rate)),
+        call_timeout_seconds=float(credentials.get("call_timeout_seconds") or manifest.call_timeout_seconds),
+        quiesce_seconds=float(credentials.get("quiesce_seconds") or manifest.quiesce_seconds),
+    )
+
+
+def times_of(channels: Mapping[str, Channel], settings: Settings) -> dict[str, ChannelTimes]:
+    """What leases need to know of each channel."""
+    return {
+        code: ChannelTimes(
+            channel.manifest.quiesce_seconds,
+            lifetime_seconds(settings.lease_seconds, channel.manifest.call_timeout_seconds),
+        )
+        for code, channel in channels.items()
+    }

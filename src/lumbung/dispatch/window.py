@@ -1,0 +1,185 @@
+"""What a store's sender reads next: a window of due listings, from a cursor that goes round, as batches.
+
+Never all that is due: about a second's worth, so that later zeros do not wait behind it. What was read too long ago is
+read again when it is sent, so that the newest quantity goes out. A listing is busy from the start of its call until the
+result is recorded, so it has at most one call in flight.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from lumbung.channels.base import Channel
+from lumbung.clock import Clock
+from lumbung.db.delivery import Due
+from lumbung.dispatch.batching import LANES, Bisection, LaneShares, group, share_lanes
+from lumbung.dispatch.report import Lease
+from lumbung.dispatch.storage import Storage
+from lumbung.model import DueFor
+
+
+class Task(Enum):
+    """What is done with a batch."""
+
+    PUSH = "push"
+    ASK = "ask"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Listings that share a call. `read_at`: on the process's monotonic clock."""
+
+    task: Task
+    listings: tuple[Due, ...]
+    read_at: float
+
+    @property
+    def handle(self) -> str:
+        """What was submitted; all of a batch that asks have the same."""
+        submitted = self.listings[0].submitted
+        assert submitted is not None
+        return submitted.handle
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSizes:
+    """`listings_max` read at once; about a second's worth at `calls_per_second`. `fresh_seconds`: what was read longer
+    ago is read again before it is sent."""
+
+    listings_max: int
+    calls_per_second: float
+    fresh_seconds: float
+
+
+class Window:
+    def __init__(
+        self,
+        lease: Lease,
+        channel: Channel,
+        storage: Storage,
+        clock: Clock,
+        sizes: WindowSizes,
+        bisection: Bisection,
+        *,
+        reads_back: bool,
+    ):
+        self._lease = lease
+        self._channel = channel
+        self._storage = storage
+        self._clock = clock
+        self._bisection = bisection
+        self._reads_back = reads_back
+        self._fresh_seconds = sizes.fresh_seconds
+        self._shares = LaneShares()
+        self._cursors = dict.fromkeys(LANES, 0)
+        self._batches: deque[Batch] = deque()
+        self.busy: set[int] = set()
+        manifest = channel.manifest
+        per_second = max(sizes.calls_per_second, manifest.in_flight_max) * manifest.batch_max
+        self._size = max(1, min(sizes.listings_max, int(per_second)))
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def put_back(self, batch: Batch) -> None:
+        """It could not be sent after all: it is the next again."""
+        self._batches.appendleft(batch)
+
+    async def next(self) -> Batch | None:
+        """What to send now; None when nothing is due."""
+        while True:
+            if not self._batches and not await self.fill():
+                return None
+            batch = self._batches.popleft()
+            if self._clock.monotonic() - batch.read_at > self._fresh_seconds:
+                batch = await self._again(batch)
+            listings = tuple(listing for listing in batch.listings if listing.listing_id not in self.busy)
+            if listings:
+                return Batch(batch.task, listings, batch.read_at)
+
+    async def fill(self) -> bool:
+        """Read a window; when the cursor is at the end, go round once."""
+        for _ in range(2):
+            went_round = any(self._cursors.values())
+            due = await self._storage.due_window(
+                self._lease,
+                cursors=self._cursors,
+                busy=self.busy,
+                limit=self._size,
+                with_locations=self._channel.manifest.location_aware,
+            )
+            if due:
+                self._batches.extend(self._batched(self._choose(due)))
+                return True
+            self._cursors = dict.fromkeys(LANES, 0)
+            if not went_round:
+                break
+        return False
+
+    def _choose(self, due: Sequence[Due]) -> list[Due]:
+        """The lanes' shares of what was read, falling first; moves the cursors past what was chosen."""
+        lanes = {lane: [listing for listing in due if listing.lane == lane] for lane in LANES}
+        chosen = share_lanes(lanes, self._size, self._shares)
+        for lane, listings in lanes.items():
+            taken = [listing.listing_id for listing in chosen if listing.lane == lane]
+            if taken:
+                self._cursors[lane] = taken[-1]
+            elif not listings:
+                self._cursors[lane] = 0
+        return chosen
+
+    def _batched(self, listings: Sequence[Due]) -> list[Batch]:
+        """Batches in the order of their first listings."""
+        read_at = self._clock.monotonic()
+        order = {listing.listing_id: place for place, listing in enumerate(listings)}
+        batches = [Batch(task, tuple(of_call), read_at) for task in Task for of_call in self._grouped(task, listings)]
+        return sorted(batches, key=lambda batch: order[batch.listings[0].listing_id])
+
+    def _grouped(self, task: Task, listings: Iterable[Due]) -> list[list[Due]]:
+        manifest = self._channel.manifest
+        mine = [listing for listing in listings if self._task_of(listing) is task]
+        match task:
+            case Task.PUSH:
+                return group(mine, self._batch_key, manifest.batch_max, self._bisection.size)
+            case Task.ASK:
+                return group(mine, _handle_of, manifest.batch_max)
+            case Task.READ:
+                return group(mine, lambda _: "", manifest.read_max)
+
+    def _batch_key(self, listing: Due) -> str:
+        return self._channel.batch_key(listing.remote_variant)
+
+    def _task_of(self, listing: Due) -> Task:
+        """A confirmation of what cannot be read back is another push."""
+        match listing.due_for:
+            case DueFor.ASK:
+                return Task.ASK
+            case DueFor.RECONCILE | DueFor.OBSERVE:
+                return Task.READ
+            case DueFor.CONFIRM if self._reads_back:
+                return Task.READ
+            case _:
+                return Task.PUSH
+
+    async def _again(self, batch: Batch) -> Batch:
+        """The same listings as they are now, those whose task has changed meanwhile left for the next window."""
+        listings = await self._storage.due_now(
+            self._lease,
+            [listing.listing_id for listing in batch.listings],
+            with_locations=self._channel.manifest.location_aware,
+        )
+        handles = {_handle_of(listing) for listing in batch.listings}
+        same = tuple(
+            listing
+            for listing in listings
+            if self._task_of(listing) is batch.task and (batch.task is not Task.ASK or _handle_of(listing) in handles)
+        )
+        return Batch(batch.task, same, self._clock.monotonic())
+
+
+def _handle_of(listing: Due) -> str:
+    return listing.submitted.handle if listing.submitted is not None else ""
