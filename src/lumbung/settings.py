@@ -123,6 +123,7 @@ class Settings:
     stats_retention_days: int = _setting(30, "statistics a minute are kept this long; 0: for ever")
     metrics_host: str = _setting("127.0.0.1", "address of a worker's metrics")
     metrics_port: int = _setting(8081, "port of a worker's metrics; 0: none")
+    metrics_rows_max: int = _setting(1_000_000, "no more than so many listings are counted for a metric")
     metrics_interval_seconds: float = _setting(15.0, "what is due and waits is counted this often for the metrics")
     park_retry_seconds: float = _setting(3600.0, "a parked listing is tried again by new updates at most this often")
     breaker_failures: int = _setting(5, "failures in a row that open a store's breaker")
@@ -133,6 +134,15 @@ class Settings:
     connect_timeout_seconds: float = _setting(5.0, "to connect to a marketplace")
     answer_bytes_max: int = _setting(1_048_576, "longest answer read from a marketplace")
     call_text_chars_max: int = _setting(16_384, "of a call's request and answer kept")
+    deadline_sweep_seconds: float = _setting(10.0, "items that are out of time are ended at least this often")
+    deadline_margin_seconds: float = _setting(
+        60.0, "longer than accepting an update can take: how far behind the deadline its sweep looks again"
+    )
+    remap_doubt_seconds: float = _setting(
+        120.0, "a call that was under way when its listing was mapped to another SKU may take effect for this long"
+    )
+    reconcile_poll_seconds: float = _setting(0.5, "between two looks of `lumbung reconcile` at how far it is")
+    reconcile_stall_seconds: float = _setting(60.0, "`lumbung reconcile` ends when nothing was read for so long")
     history_roll_up_seconds: float = _setting(30.0, "between two roll-ups of the counters of the history")
 
     @property

@@ -109,6 +109,10 @@ class Operator:
 
         return asyncio.run(opened())
 
+    def execute(self, query: str, *values: object) -> None:
+        """Change the database as no command does."""
+        self.work(lambda world: world.execute(query, *values))
+
     def update(self, sku: str, available: int, **more: Any) -> None:
         self.work(lambda world: world.accepted(stock_update(sku, available, **more)))
 
@@ -122,6 +126,12 @@ class Operator:
 
     def credentials(self, **changes: object) -> str:
         return self.file("credentials.json", json.dumps(CREDENTIALS | changes))
+
+
+def cells(out: str) -> list[str]:
+    """The lines of what was printed; those of a table as `cell | cell`."""
+    lines = [" | ".join(filter(None, map(str.strip, line.split("  ")))) for line in out.splitlines()]
+    return [line for line in lines if line.strip("\N{BOX DRAWINGS LIGHT HORIZONTAL}")]
 
 
 @pytest.fixture
@@ -147,3 +157,14 @@ def shop(operator: Operator) -> Operator:
     operator.done("store", "add", "--channel", "blib", "--name", "Main", "--credentials", operator.credentials())
     operator.done("variant", "import", operator.file("v.csv", "sku,name\nA,Apple\nB,Bear\n"))
     return operator
+
+
+@pytest.fixture
+def stocked(shop: Operator) -> Operator:
+    """Store Main is live and shows A as TOQ-1-1-1 (listing 1) and B as TOQ-1-1-2 (listing 2); both are due."""
+    shop.done("store", "live", "Main")
+    path = shop.file("l.csv", "sku,store,remote_variant\nA,Main,TOQ-1-1-1\nB,Main,TOQ-1-1-2\n")
+    shop.done("listing", "import", path)
+    shop.update("A", 7, sync=True)
+    shop.update("B", 8, sync=True)
+    return shop

@@ -99,3 +99,19 @@ def test_a_warehouse_is_added_once(operator: Operator) -> None:
     assert operator.refused("warehouse", "add", "default") == "lumbung: There is a warehouse 'default' already\n"
     wrong = operator.refused("warehouse", "add", "a\nb")
     assert wrong == "lumbung: The warehouse's name must not hold control characters\n"
+
+
+def test_how_long_items_may_take_is_set(operator: Operator) -> None:
+    operator.done("tenant", "add", "Toko")
+
+    said = operator.done("tenant", "set", "Toko", "--item-deadline", "900")
+
+    assert said == "Items of tenant 'Toko' end as failed when they are not delivered within 900 s\n"
+    assert operator.rows("SELECT history_item_deadline_seconds AS s FROM tenant") == [{"s": 900}]
+    assert operator.audit()[-1] == ("tenant.set", "tenant:1", {"item_deadline_seconds": 900, "before": 3600})
+    missing = "lumbung: There is no tenant 'Nobody'; `lumbung tenant list` shows them\n"
+    assert operator.refused("tenant", "set", "Nobody", "--item-deadline", "900") == missing
+
+
+def test_a_deadline_of_nothing_is_a_usage_error(operator: Operator) -> None:
+    assert operator("tenant", "set", "Toko", "--item-deadline", "0").exit == 2

@@ -1,4 +1,5 @@
-"""Plays the delivery half with the named queries: leases, results, and statements that stop where a test wants them."""
+"""Plays the delivery half: leases, results recorded as the worker records them, and statements that stop where a test
+wants them."""
 
 from __future__ import annotations
 
@@ -8,43 +9,96 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lumbung.channels.base import CallRecord
 from lumbung.db import delivery, lease
 from lumbung.db.delivery import Due
-from lumbung.db.lease import LeaseRow
+from lumbung.db.lease import ChannelTimes, LeaseRow
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection
+from lumbung.dispatch.policy import DELIVERED_MESSAGE, Defer, Deliver, ListingDecision, Park, Retry, Stay
+from lumbung.dispatch.postgres import _record
+from lumbung.dispatch.report import Report, Result
+from lumbung.model import DueFor, Lane
+from lumbung.settings import Settings
 from tests.world import World
 
-QUIESCE = {"blib": 60.0}
+QUIESCE = 60.0
+LIFETIME = 15.0
+CHANNELS = {"blib": ChannelTimes(quiesce_seconds=QUIESCE, lifetime_seconds=LIFETIME)}
+SETTINGS = Settings()
 DAY = 86400.0
 GATE = 4711
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a call told of one listing. `kind`: delivered, retry, stay or parked."""
+    """What a call told of one listing. `kind`: a decision, or one of delivered, retry, defer, stay and parked, with the
+    `seconds` that it waits or after which a delivery is confirmed."""
 
     listing_id: int
     version: int
     quantity: int = 0
-    kind: str = "delivered"
-    wait_seconds: float | None = None
-    reason: str = "backoff"
-    doubtful: bool = False
-    message: str = "Successfully Updated"
+    kind: str | ListingDecision = "delivered"
+    seconds: float | None = None
+    outcome: str = "Outcome"
+    message: str = DELIVERED_MESSAGE
     answer: str = '{"ok": true}'
+    due_for: DueFor = DueFor.PUSH
+    handle: str | None = None
+    lost_holder: bool = False
+    calls: int = 1
+
+    @property
+    def result(self) -> Result:
+        return Result(
+            self.listing_id,
+            self.version,
+            self.quantity,
+            self.outcome,
+            self._decision(),
+            self.message,
+            self.answer,
+            self.due_for,
+            self.handle,
+            self.lost_holder,
+            self.calls,
+        )
+
+    def _decision(self) -> ListingDecision:
+        if not isinstance(self.kind, str):
+            return self.kind
+        named: dict[str, ListingDecision] = {
+            "delivered": Deliver(self.seconds),
+            "retry": Retry(self.seconds or 0.0),
+            "defer": Defer(self.seconds or 0.0),
+            "stay": Stay(),
+            "parked": Park(self.message),
+        }
+        return named[self.kind]
 
 
-async def register(world: World, lifetime_seconds: float = 15.0) -> int:
+def report(
+    held: LeaseRow,
+    *results: Result,
+    epoch: int | None = None,
+    calls: tuple[CallRecord, ...] = (),
+    pause: str | None = None,
+    unpark: tuple[int, ...] = (),
+) -> Report:
+    """What the sender puts into the recorder; of the lease's epoch unless another is given."""
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    at = held.epoch if epoch is None else epoch
+    return Report(held.tenant_id, held.store_id, at, held.channel, results, calls, pause, future, unpark)
+
+
+async def register(world: World, lifetime_seconds: float = LIFETIME) -> int:
     async with world.pool.connection() as connection:
         return await lease.register(connection, name="test", lifetime_seconds=lifetime_seconds)
 
 
 async def claim(world: World, worker_id: int, *store_ids: int, limit: int = 100) -> list[LeaseRow]:
     async with world.pool.connection() as connection:
-        return await lease.claim(
-            connection, worker_id=worker_id, store_ids=store_ids, quiesce_seconds=QUIESCE, limit=limit
-        )
+        return await lease.claim(connection, worker_id=worker_id, store_ids=store_ids, channels=CHANNELS, limit=limit)
 
 
 async def leased(world: World) -> LeaseRow:
@@ -54,47 +108,43 @@ async def leased(world: World) -> LeaseRow:
     return row
 
 
-async def record(world: World, held: LeaseRow, *told: Told, epoch: int | None = None) -> set[int]:
-    """Write results in the recorder's order; returns the listings whose results were written."""
-    async with world.pool.transaction() as connection:
-        return await record_on(connection, held, *told, epoch=epoch)
-
-
-async def record_on(connection: Connection, held: LeaseRow, *told: Told, epoch: int | None = None) -> set[int]:
-    tenant = held.tenant_id
-    found = await delivery.lock_results(
-        connection, [(tenant, t.listing_id, held.store_id, held.epoch if epoch is None else epoch) for t in told]
+async def expire(world: World, worker_id: int, ago_seconds: float = 1.0) -> None:
+    """Have a worker's leases (and its row) end so long ago; negative: in so many seconds."""
+    await world.execute(
+        "UPDATE worker SET renewed_at = clock_timestamp() - ($2 + lifetime_seconds) * interval '1 second',"
+        " expires_at = clock_timestamp() - $2 * interval '1 second' WHERE id = $1",
+        worker_id,
+        ago_seconds,
     )
-    ours = {key[:2]: version_settled for key, version_settled in found.items()}
-    mine = sorted((t for t in told if (tenant, t.listing_id) in ours), key=lambda t: t.listing_id)
-    states = [
-        (tenant, t.listing_id, t.version, t.quantity, t.kind, "Outcome", t.message, t.doubtful, _confirm(t))
-        for t in mine
-    ]
-    await delivery.write(connection, "record_states", states)
-    settled = [
-        (tenant, t.listing_id, t.version, ours[tenant, t.listing_id], t.kind == "delivered", t.message, t.answer, None)
-        for t in mine
-        if t.kind in {"delivered", "parked"}
-    ]
-    await delivery.write(connection, "settle_items", settled)
-    waits = [
-        (tenant, t.listing_id, held.store_id, t.reason, t.wait_seconds) for t in mine if t.wait_seconds is not None
-    ]
-    await delivery.write(connection, "write_waits", waits)
-    return {listing for _, listing in ours}
 
 
-def _confirm(told: Told) -> float | None:
-    return told.wait_seconds if told.kind == "delivered" else None
+async def record(
+    world: World, held: LeaseRow, *told: Told, epoch: int | None = None, settings: Settings = SETTINGS
+) -> set[int]:
+    """Write results in one transaction; returns the listings whose results were written."""
+    async with world.pool.transaction() as connection:
+        return await record_on(connection, held, *told, epoch=epoch, settings=settings)
+
+
+async def record_on(
+    connection: Connection, held: LeaseRow, *told: Told, epoch: int | None = None, settings: Settings = SETTINGS
+) -> set[int]:
+    recorded = await _record(connection, [report(held, *(one.result for one in told), epoch=epoch)], settings)
+    return {listing_id for _, listing_id, _ in recorded.written}
 
 
 async def window(world: World, *, store: str = "Toko Padi", **more: Any) -> list[Due]:
-    arguments: dict[str, Any] = {"cursors": {1: 0, 2: 0, 3: 0}, "busy": [], "limit": 100, "with_locations": False}
+    """What is due in every lane, for whoever holds the store."""
+    store_id = world.stores[store].id
+    arguments: dict[str, Any] = {
+        "epoch": await world.value("SELECT epoch FROM store_lease WHERE store_id = $1", store_id),
+        "cursors": {int(lane): 0 for lane in Lane if lane},
+        "busy": [],
+        "limit": 100,
+        "with_locations": False,
+    }
     async with world.pool.connection() as connection:
-        return await delivery.due_window(
-            connection, tenant_id=world.tenant_id, store_id=world.stores[store].id, **arguments | more
-        )
+        return await delivery.due_window(connection, tenant_id=world.tenant_id, store_id=store_id, **arguments | more)
 
 
 async def release(world: World, limit: int = 100) -> set[int]:

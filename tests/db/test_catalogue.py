@@ -19,6 +19,8 @@ COVERS = {
     "retire_listings",
     "add_listings",
     "listings_of_store",
+    "calling_states",
+    "doubt_states",
     "list_listings",
     "stock_of_sku",
     "contributions_of_sku",
@@ -143,3 +145,20 @@ async def test_what_decides_a_skus_quantities_is_shown_by_warehouse(world: World
         ("default", 5, "J"),
         ("east", 3, None),
     ]
+
+
+async def test_listings_whose_calls_may_take_effect_are_found_and_doubted(world: World) -> None:
+    await world.small()
+    await world.variants("sku2", "sku3")
+    await world.listings([("sku2", "Toko Padi", "b"), ("sku3", "Toko Padi", "c")])
+    await world.accept(*(stock_update(sku, blib=5) for sku in ("sku1", "sku2", "sku3")))
+    ids = {remote: row["listing_id"] for remote, row in (await world.states()).items()}
+    await world.execute("UPDATE listing_state SET state = 'idle', lane = 0 WHERE listing_id <> $1", ids["b"])
+    async with world.pool.transaction() as connection:
+        every = list(ids.values())
+        assert await catalogue.calling_states(connection, world.tenant_id, every) == {ids["b"]}
+        await catalogue.doubt_states(connection, world.tenant_id, [ids["c"]], seconds=60.0)
+        assert await catalogue.calling_states(connection, world.tenant_id, every) == {ids["b"], ids["c"]}
+        await catalogue.doubt_states(connection, world.tenant_id, [ids["c"]], seconds=-1.0)
+        assert await catalogue.calling_states(connection, world.tenant_id, every) == {ids["b"]}
+        assert await catalogue.calling_states(connection, world.tenant_id + 1, every) == set()

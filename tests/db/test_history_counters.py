@@ -15,11 +15,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from lumbung.cli.compose import maintain
 from lumbung.db import history, partitions
 from lumbung.db.history import Part, Span
 from lumbung.db.partitions import PARTITIONED, WEEK, partition_name, weeks
 from lumbung.db.pool import Pool
 from lumbung.model import HistoryRecord
+from lumbung.settings import Settings
 from tests.db.delivering import Told, leased, record
 from tests.world import World, stock_update
 
@@ -140,7 +142,7 @@ async def counted(world: World, table: str) -> int:
 
 
 def moments_of(dice: random.Random, start: datetime, count: int) -> list[tuple[datetime, datetime]]:
-    """Records in bursts and alone, at and around the beginnings of 10 s, hours and days; updated soon, late or never."""
+    """Records in bursts and alone, at and around the beginnings of 10 s, hours, days; updated soon, late or never."""
     anchors = [start + timedelta(hours=dice.choice((0, 1, 2, 23, 24, 25, 50))) for _ in range(4)]
     made = []
     for _ in range(count):
@@ -251,11 +253,14 @@ async def test_one_that_ends_after_months_is_counted_and_found(world: World) -> 
         await fold(world)
 
 
-async def test_a_full_hour_keeps_its_counters_and_others_are_read_through(world: World) -> None:
+async def test_a_full_hour_keeps_its_counters_and_others_are_read_through(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, monday = await modelled(world, days=14)
     await model.make([(monday + n * timedelta(seconds=60), monday + DAY) for n in range(30)])
     await model.make([(monday + HOUR + n * timedelta(seconds=60), monday + DAY) for n in range(31)])
     await roll_up(world)
+    monkeypatch.setattr(history, "FOLD_HOURS", 1)
     assert await history.fold(world.pool, after_seconds=30 * 86400, records_max=30) == 0
     assert await fold(world, records_max=30) == 1
     assert await counted(world, "history_cell") == 31
@@ -303,6 +308,25 @@ async def test_a_roll_up_leaves_what_a_transaction_has_not_committed_and_does_no
     await model.check()
 
 
+async def test_every_role_rolls_up_and_removes_what_is_old_as_long_as_it_runs(world: World) -> None:
+    model, monday = await modelled(world, days=14)
+    now = await world.value("SELECT now()")
+    await model.make([(monday, monday), (now, now)])
+    kept_from = await retain(world, model.tenant_id, 7)
+    settings = Settings(history_roll_up_seconds=0.01)
+    maintaining = asyncio.create_task(maintain(world.pool, settings))
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            await world.execute("UPDATE history_delta SET written = written - interval '1 minute'")
+            while await world.value("SELECT count(*) FROM history_delta WHERE written < now() - interval '20 s'"):
+                pass
+    maintaining.cancel()
+    await asyncio.wait([maintaining])
+    await model.check(kept_from=kept_from)
+    assert await world.value("SELECT count(*) FROM stock_update") == 1
+    assert await counted(world, "history_span") > 0
+
+
 async def test_what_was_written_just_now_is_rolled_up_later(world: World) -> None:
     model, monday = await modelled(world, days=14)
     await model.make([(monday, monday)])
@@ -322,10 +346,11 @@ async def test_writers_of_one_tenant_never_wait_for_each_others_commit(world: Wo
 async def test_what_is_rolled_back_was_never_counted(world: World) -> None:
     model, monday = await modelled(world, days=14)
     await model.make([(monday, monday)])
-    with pytest.raises(ZeroDivisionError):
-        async with world.pool.transaction() as writer:
-            await writer.execute(FILL, model.tenant_id, [monday], [9], [monday])
-            raise ZeroDivisionError
+    async with world.pool.connection() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(FILL, model.tenant_id, [monday], [9], [monday])
+        await transaction.rollback()
     await roll_up(world)
     await model.check()
 

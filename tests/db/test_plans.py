@@ -109,7 +109,10 @@ HOURS = {"lows": [HOUR_AGO - timedelta(hours=1), HOUR_AGO], "highs": [HOUR_AGO, 
 RANGES = {**HOURS, "oldest": HOUR_AGO - timedelta(hours=1), "newest": NOW}
 # A page, and each statement that finds one: of the first page, of a deep offset, of the filter.
 PAGES: dict[str, tuple[Query, dict[str, Any]]] = {
-    "days": (HISTORY["spans"], {"lows": [datetime.min], "highs": [datetime.max], "seconds": 86400, "updated_at": None}),
+    "days": (
+        HISTORY["spans"],
+        {"lows": [history.EVER[0]], "highs": [history.EVER[1]], "seconds": 86400, "updated_at": None},
+    ),
     "hours": (HISTORY["spans"], {**HOURS, "seconds": 3600, "updated_at": HOUR_AGO}),
     "cells": (HISTORY["cells"], {**RANGES, "updated_at": None}),
     "cells, filtered": (HISTORY["cells"], {**RANGES, "updated_at": HOUR_AGO}),

@@ -6,6 +6,7 @@ import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,7 +16,7 @@ from lumbung.db.migrate import Migration
 from lumbung.db.partitions import PARTITIONED, WEEK, ensure, partition_name, weeks
 from lumbung.db.pool import Pool
 from lumbung.errors import ConfigurationError, LockBusy
-from lumbung.model import Lane, ListingStatus, StockLimit, StoreMode, UnknownSku, WaitReason
+from lumbung.model import DueFor, Lane, ListingStatus, StockLimit, StoreMode, UnknownSku, WaitReason
 from lumbung.settings import Settings
 from tests.world import World, stock_update
 
@@ -65,6 +66,7 @@ async def test_every_table_of_a_tenant_has_a_primary_key_that_begins_with_tenant
 
 WORDS: list[tuple[str, str, type[StrEnum]]] = [
     ("listing_state", "state", ListingStatus),
+    ("listing_state", "due_for", DueFor),
     ("listing_wait", "reason", WaitReason),
     ("store", "mode", StoreMode),
     ("tenant", "unknown_sku", UnknownSku),
@@ -83,6 +85,13 @@ async def test_each_check_has_the_words_of_its_enum(world: World) -> None:
         assert re.findall(r"'([a-z]+)'", text) == [word.value for word in words]
 
 
+def test_the_state_diagram_of_the_documents_has_every_word_of_a_listings_state() -> None:
+    page = Path(__file__).parents[2] / "docs/explanation/delivery.md"
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    [diagram] = [block for block in blocks if re.search(r"\bidle\b", block)][:1]
+    assert set(ListingStatus) <= set(re.findall(r"[a-z]+", diagram))
+
+
 async def test_a_lane_is_one_of_those_that_the_engine_knows(world: World) -> None:
     await world.small()
     await world.accepted(stock_update(blib=1))
@@ -91,6 +100,13 @@ async def test_a_lane_is_one_of_those_that_the_engine_knows(world: World) -> Non
         await world.execute("UPDATE listing_state SET lane = $1, state = $2", int(lane), state)
     with pytest.raises(asyncpg.CheckViolationError):
         await world.execute("UPDATE listing_state SET lane = $1", max(Lane) + 1)
+
+
+def test_the_lanes_of_retries_are_the_others_shifted_by_three() -> None:
+    """release_waits, write_states and record_states count on it."""
+    assert {int(lane): lane.name.removeprefix("RETRY_") for lane in Lane} == {
+        0: "NONE", 1: "FALLING", 2: "RISING", 3: "REFRESH", 4: "FALLING", 5: "RISING", 6: "REFRESH",
+    }  # fmt: skip
 
 
 MEANINGLESS = [
@@ -103,6 +119,12 @@ MEANINGLESS = [
     "version_delivered = version_due, version_settled = version_due - 1",
     "quantity_due = -1",
     "attempts = -1",
+    "quantity_floor = -1",
+    "due_for = 'ask'",
+    "due_for = 'what'",
+    "handle = 'h'",
+    "handle_version = 1",
+    "handle = 'h', handle_version = 1, handle_quantity = 1",
 ]
 
 
@@ -163,6 +185,7 @@ HOT = {
     "worker": {"fillfactor": 50},
     "store_lease": {"fillfactor": 50},
     "budget": {"fillfactor": 50},
+    "stats_minute": {"fillfactor": 70},
 }
 
 
@@ -172,10 +195,18 @@ async def test_hot_rows_have_room_and_are_vacuumed_early(world: World) -> None:
     assert {table: {name: float(value) for name, _, value in options} for table, options in found.items()} == HOT
 
 
-async def test_listing_state_has_no_index_but_its_key_and_the_lanes(world: World) -> None:
+async def test_a_lease_that_means_nothing_is_refused(world: World) -> None:
+    await world.small()
+    for change in ("lifetime_seconds = 0", "quiesce_seconds = -1", "trouble = 'a'", "trouble_since = now()"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await world.execute(f"UPDATE store_lease SET {change}")  # noqa: S608
+
+
+async def test_listing_state_has_no_index_but_its_key_the_lanes_and_what_is_parked(world: World) -> None:
     rows = await world.rows("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'listing_state' ORDER BY 1")
     assert {row["indexname"]: row["indexdef"].partition(" USING ")[2] for row in rows} == {
         "listing_state_lane": "btree (tenant_id, store_id, lane, listing_id) WHERE (lane > 0)",
+        "listing_state_parked": "btree (tenant_id, store_id, listing_id) WHERE (park_reason IS NOT NULL)",
         "listing_state_pkey": "btree (tenant_id, listing_id)",
     }
 

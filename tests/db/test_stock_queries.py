@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from lumbung.db import stock
+from lumbung.db import delivery, stock
 from lumbung.db.query import Connection
 from lumbung.errors import LockBusy
 from lumbung.model import StockLimit, Tenant, UnknownSku
-from tests.db.delivering import Told, blocked, leased, listing_ids, record
+from tests.db.delivering import DAY, Told, blocked, leased, listing_ids, record
 from tests.world import PARTNER_ID, World, stock_update
 
 COVERS = {
@@ -56,7 +56,7 @@ async def the_state(world: World) -> dict[str, Any]:
     return row
 
 
-async def write_state(world: World, lane: int, version: int, quantity: int, *, park_retry: float = 3600.0) -> None:
+async def write_state(world: World, lane: int, version: int, quantity: int) -> None:
     listing = (await listing_ids(world))[PADI]
     row = (world.tenant_id, listing, world.stores["Toko Padi"].id, lane, version, quantity)
     async with world.pool.transaction() as connection:
@@ -324,43 +324,65 @@ async def test_a_listing_becomes_due_and_a_newer_version_replaces_the_older(worl
     assert (state["version_delivered"], state["version_settled"], state["quantity_delivered"]) == (0, 0, None)
 
 
-@pytest.mark.parametrize(
-    ("change", "after"),
-    [
-        ("state = 'idle', lane = 0", ("due", 2, None)),
-        ("state = 'waiting', lane = 0", ("waiting", 0, None)),
-        ("state = 'parked', lane = 0, park_reason = 'a', parked_at = now()", ("parked", 0, "a")),
-        ("state = 'parked', lane = 0, park_reason = 'a', parked_at = now() - interval '1 day'", ("due", 3, None)),
-    ],
-)
-async def test_a_newer_version_leaves_a_waiting_listing_waiting_and_retries_a_parked_one_seldom(
-    world: World, change: str, after: tuple[str, int, str | None]
-) -> None:
+PARKED = "state = 'parked', lane = 0, park_reason = 'a', parked_at = now()"
+ASKING = "due_for = 'ask', handle = 'h', handle_version = 5, handle_quantity = 20, handle_at = now()"
+
+# What is written on what was there: state, lane, park_reason, due_for.
+WRITTEN_ON = {
+    "state = 'due'": ("due", 2, None, "push"),
+    "state = 'due', lane = 5, attempts = 1": ("due", 5, None, "push"),
+    "state = 'due', lane = 1, attempts = 1": ("due", 5, None, "push"),
+    "state = 'due', lane = 3, due_for = 'confirm'": ("due", 2, None, "push"),
+    f"state = 'due', lane = 3, {ASKING}": ("due", 2, None, "ask"),
+    "state = 'idle', lane = 0": ("due", 2, None, "push"),
+    "state = 'waiting', lane = 0": ("waiting", 0, None, "push"),
+    "state = 'waiting', lane = 0, attempts = 3, due_for = 'reconcile'": ("waiting", 0, None, "push"),
+    f"state = 'waiting', lane = 0, {ASKING}": ("waiting", 0, None, "ask"),
+    f"{PARKED}, park_retry_at = now() + interval '1 hour'": ("parked", 0, "a", "push"),
+    f"{PARKED}, park_retry_at = now() - interval '1 hour'": ("parked", 0, "a", "push"),
+    PARKED: ("due", 3, None, "push"),
+}
+
+
+@pytest.mark.parametrize("before", WRITTEN_ON)
+async def test_a_newer_version_finds_a_listing_as_it_is_and_makes_of_it_what_it_may(world: World, before: str) -> None:
+    """Waiting goes on; a parked one is left to its row in listing_wait as long as there is one."""
     await world.small()
     await write_state(world, 1, 5, 20)
-    await world.execute(f"UPDATE listing_state SET {change}")  # noqa: S608
+    since = (await the_state(world))["due_since"]
+    await world.execute(f"UPDATE listing_state SET {before}")  # noqa: S608
     await write_state(world, 2, 6, 30)
     state = await the_state(world)
-    assert (state["state"], state["lane"], state["park_reason"]) == after
-    assert (state["version_due"], state["quantity_due"]) == (6, 30)
+    assert (state["state"], state["lane"], state["park_reason"], state["due_for"]) == WRITTEN_ON[before]
+    assert (state["version_due"], state["quantity_due"], state["due_since"]) == (6, 30, since)
 
 
-async def test_a_parked_listing_whose_time_ended_while_an_update_queued_for_it_is_retried(world: World) -> None:
-    """Its wait was dropped as over by who held the row: the clock of after the lock decides, not the transaction's."""
+async def test_a_listing_is_due_since_the_first_version_that_is_not_delivered(world: World) -> None:
+    await world.small()
+    before = await world.value("SELECT clock_timestamp()")
+    await write_state(world, 1, 5, 20)
+    first = (await the_state(world))["due_since"]
+    assert before < first < await world.value("SELECT clock_timestamp()")
+    await world.execute("UPDATE listing_state SET state = 'idle', lane = 0, due_since = NULL")
+    await write_state(world, 1, 6, 20)
+    assert (await the_state(world))["due_since"] > first
+
+
+async def test_a_parked_listing_whose_wait_ends_while_an_update_queues_for_it_comes_back(world: World) -> None:
+    """The release holds the row and finds nothing newer; the update that waits for it sees that no wait is left."""
     await world.small()
     await world.accepted(stock_update(blib=1))
     held, row = await leased(world), await the_state(world)
-    await record(world, held, Told(row["listing_id"], row["version_due"], 1, "parked", 60.0, "parked"))
-    state_row = (world.tenant_id, row["listing_id"], row["store_id"], 2, row["version_due"] + 100, 2)
-    async with world.pool.transaction() as updating:
-        began = await updating.fetchval("SELECT now()")
-        # Parked for good until just after the transaction began.
-        await world.execute(
-            "UPDATE listing_state SET parked_at = $1::timestamptz - interval '59.999999 seconds'", began
-        )
-        await world.execute("DELETE FROM listing_wait")
-        await stock.write(updating, "write_states", [state_row])
-    assert (await the_state(world))["state"] == "due"
+    await record(world, held, Told(row["listing_id"], row["version_due"], 1, "parked"))
+    await world.execute("UPDATE listing_wait SET due_at = now() - interval '1 second'")
+    async with world.pool.transaction() as releasing:
+        await delivery.release_waits(releasing, store_ids=[held.store_id], wait_seconds_max=DAY, limit=10)
+        updating = asyncio.create_task(world.accepted(stock_update(blib=2)))
+        await blocked(world)
+    await updating
+    state = await the_state(world)
+    assert (state["state"], state["lane"], state["quantity_due"], state["park_reason"]) == ("due", 3, 2, None)
+    assert await world.rows("SELECT * FROM listing_wait") == []
 
 
 async def test_clearing_settles_everything_and_touches_nothing_else(world: World) -> None:
@@ -369,9 +391,7 @@ async def test_clearing_settles_everything_and_touches_nothing_else(world: World
     await world.accepted(stock_update(blib=20))
     ids, held = await listing_ids(world), await leased(world)
     version = (await the_states(world))["other"]["version_due"]
-    await record(
-        world, held, *(Told(listing, version, 20, "parked", 60.0, "parked", message="why") for listing in ids.values())
-    )
+    await record(world, held, *(Told(listing, version, 20, "parked", message="why") for listing in ids.values()))
     other = (await the_states(world))["other"]
     async with world.pool.transaction() as connection:
         await stock.lock_states(connection, [(world.tenant_id, ids[PADI])])
@@ -382,6 +402,27 @@ async def test_clearing_settles_everything_and_touches_nothing_else(world: World
     assert (state["version_due"], state["version_settled"], state["version_delivered"]) == (version + 50,) * 2 + (0,)
     assert (await the_states(world))["other"] == other
     assert await world.rows("SELECT listing_id FROM listing_wait") == [{"listing_id": ids["other"]}]
+
+
+async def test_clearing_forgets_what_was_under_way(world: World) -> None:
+    """Nothing is left to ask, to retry or to raise; a doubt stays, because the call may still take effect."""
+    await world.small()
+    await write_state(world, 2, 5, 20)
+    await world.execute(
+        f"UPDATE listing_state SET {ASKING}, state = 'parked', lane = 0, park_reason = 'a', park_retry_at = now(),"  # noqa: S608
+        " failing_since = now(), quantity_floor = 3, quantity_doubtful = 20, doubtful_until = now() + interval '1 day'"
+    )
+    listing = (await listing_ids(world))[PADI]
+    async with world.pool.transaction() as connection:
+        await stock.write(connection, "clear_states", [(world.tenant_id, listing, 9)])
+    state = await the_state(world)
+    forgotten = (
+        "park_reason", "park_retry_at", "due_since", "failing_since", "quantity_floor",
+        "handle", "handle_version", "handle_quantity", "handle_at",
+    )  # fmt: skip
+    assert {name: state[name] for name in forgotten} == dict.fromkeys(forgotten)
+    assert (state["state"], state["lane"], state["due_for"], state["quantity_doubtful"]) == ("idle", 0, "push", 20)
+    assert state["doubtful_until"] is not None
 
 
 async def the_states(world: World) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ COVERS = {
     "link_warehouse",
     "unlink_warehouse",
     "settle_links",
+    "newest_change",
     "unsettled_stores",
     "has_unsettled_links",
     "links_of",
@@ -156,7 +157,10 @@ async def test_links_are_made_moved_undone_and_made_again_and_each_change_is_uns
         async def look() -> None:
             seen.append(await stores.links_of(connection, tenant_id=tenant, store_id=store))
             assert await stores.has_unsettled_links(connection, tenant_id=tenant, store_id=store)
-            await stores.settle_links(connection, tenant_id=tenant, store_id=store)
+            newest = await stores.newest_change(connection, tenant_id=tenant, store_id=store)
+            await stores.settle_links(connection, tenant_id=tenant, store_id=store, newest=newest - 1)
+            assert await stores.has_unsettled_links(connection, tenant_id=tenant, store_id=store)
+            await stores.settle_links(connection, tenant_id=tenant, store_id=store, newest=newest)
             assert not await stores.has_unsettled_links(connection, tenant_id=tenant, store_id=store)
 
         for location in (None, "SBY"):
@@ -178,7 +182,7 @@ async def test_only_live_stores_with_a_change_that_was_left_are_unsettled(world:
         "UPDATE store_warehouse SET created_at = now() - interval '2 minutes' WHERE store_id <> $1", recent
     )
     async with world.pool.transaction() as connection:
-        await stores.settle_links(connection, tenant_id=tenant, store_id=settled)
+        await stores.settle_links(connection, tenant_id=tenant, store_id=settled, newest=2**60)
         await stores.retire(connection, tenant_id=tenant, store_id=removed)
         assert await stores.unsettled(connection) == [(tenant, left, "left")]
 
@@ -212,12 +216,31 @@ async def test_a_revoked_lease_has_another_epoch_and_leaves_what_is_in_flight_in
         await stores.revoke_lease(connection, store_id=store, quiesce_seconds=60.0)
         assert await lease.held(connection, holder) == {store: 2, other: 1}
     assert await claim(world, another, store) == []
-    sql = (
-        "SELECT extract(epoch FROM l.doubt_until - w.expires_at)::float8 FROM store_lease l "
-        "JOIN worker w ON w.id = l.worker_id WHERE l.store_id = $1"
+    assert await doubt_after_renewal(world, store) == 15.0 + 60.0
+    assert await doubt_after_renewal(world, other) is None
+
+
+async def doubt_after_renewal(world: World, store: int) -> float | None:
+    """Seconds from the holder's last renewal to the end of the doubt."""
+    left: float | None = await world.value(
+        "SELECT extract(epoch FROM l.doubt_until - w.renewed_at)::float8 FROM store_lease l"
+        " JOIN worker w ON w.id = l.worker_id WHERE l.store_id = $1",
+        store,
     )
-    assert await world.value(sql, store) == 60.0
-    assert await world.value(sql, other) is None
+    return left
+
+
+@pytest.mark.parametrize(("noted", "doubt"), [(None, 100.0 + 60.0), (5.0, 100.0 + 60.0), (300.0, 100.0 + 300.0)])
+async def test_what_a_revoked_lease_leaves_in_doubt_lasts_as_long_as_the_lease_and_the_stores_calls_can(
+    world: World, noted: float | None, doubt: float
+) -> None:
+    await world.tenant()
+    store = await world.store("Padi")
+    await claim(world, await register(world), store)
+    await world.execute("UPDATE store_lease SET lifetime_seconds = 100, quiesce_seconds = $1", noted)
+    async with world.pool.transaction() as connection:
+        await stores.revoke_lease(connection, store_id=store, quiesce_seconds=60.0)
+    assert await doubt_after_renewal(world, store) == doubt
 
 
 async def test_revoking_a_lease_that_nobody_has_leaves_no_doubt(world: World) -> None:

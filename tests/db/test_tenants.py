@@ -14,6 +14,7 @@ from tests.world import World
 COVERS = {
     "add_tenant",
     "find_tenant",
+    "set_item_deadline",
     "list_tenants",
     "add_partner",
     "find_partner",
@@ -222,4 +223,15 @@ async def test_what_operators_do_is_kept(world: World) -> None:
         )
     assert await world.rows("SELECT tenant_id, actor, action, subject, detail->>'reason' AS reason FROM audit") == [
         {"tenant_id": tenant, "actor": "cli", "action": "pause", "subject": "store 1", "reason": "é"}
+    ]
+
+
+async def test_the_item_deadline_of_one_tenant_is_changed(world: World) -> None:
+    other, tenant = await world.tenant("Other"), await world.tenant("Toko")
+    async with world.pool.transaction() as connection:
+        assert await tenants.set_item_deadline(connection, tenant, seconds=90) == 3600
+        assert await tenants.set_item_deadline(connection, tenant, seconds=60) == 90
+    assert await world.rows("SELECT id, history_item_deadline_seconds AS seconds FROM tenant ORDER BY id") == [
+        {"id": other, "seconds": 3600},
+        {"id": tenant, "seconds": 60},
     ]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lumbung.dispatch.backoff import backoff_seconds
 
@@ -42,9 +43,55 @@ def test_before_a_first_attempt_there_is_no_backoff() -> None:
     first=st.floats(0, 1e300),
     most=st.floats(0, 1e300),
 )
+@settings(max_examples=200, deadline=None)
 def test_a_wait_is_never_negative_above_the_cap_or_shorter_after_more_failures(
     attempts: int, dice: float, first: float, most: float
 ) -> None:
     wait = backoff_seconds(attempts, dice=dice, first_seconds=first, max_seconds=most)
     more = backoff_seconds(attempts + 1, dice=dice, first_seconds=first, max_seconds=most)
     assert 0 <= wait <= more <= most
+
+
+@pytest.mark.parametrize("attempts", [1, 4, 12])
+def test_evenly_thrown_dice_spread_the_waits_evenly_over_all_of_the_longest(attempts: int) -> None:
+    longest = min(900.0, 0.5 * 2 ** (attempts - 1))
+    waits = [backoff_seconds(attempts, dice=n / 1000, first_seconds=0.5, max_seconds=900.0) for n in range(1000)]
+    for tenth in range(10):
+        assert sum(tenth <= 10 * wait / longest < tenth + 1 for wait in waits) == 100
+
+
+class BackoffMachine(RuleBasedStateMachine):
+    """A listing that fails and succeeds; the model is the list of its longest waits since the last success, each twice
+    the one before it."""
+
+    @initialize(first=st.integers(1, 100), most=st.integers(1, 10**6))
+    def make(self, first: int, most: int) -> None:
+        self.first, self.most = float(first), float(most)
+        self.longest: list[float] = []
+
+    @rule(times=st.integers(1, 1100))
+    def it_fails(self, times: int) -> None:
+        for _ in range(times):
+            self.longest.append(min(self.most, 2 * self.longest[-1] if self.longest else self.first))
+
+    @rule()
+    def it_succeeds(self) -> None:
+        self.longest = []
+
+    @rule(dice=st.integers(0, 7))
+    def it_waits(self, dice: int) -> None:
+        if self.longest:
+            wait = backoff_seconds(len(self.longest), dice=dice / 8, first_seconds=self.first, max_seconds=self.most)
+            assert wait == self.longest[-1] * dice / 8
+
+    @invariant()
+    def the_waits_never_shrink_and_the_cap_is_reached_and_kept(self) -> None:
+        waits = [
+            backoff_seconds(attempts, dice=1.0, first_seconds=self.first, max_seconds=self.most)
+            for attempts in range(1, min(40, len(self.longest)) + 1)
+        ]
+        assert waits == self.longest[:40]
+
+
+TestBackoffMachine = BackoffMachine.TestCase
+TestBackoffMachine.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)

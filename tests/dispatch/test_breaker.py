@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -175,3 +176,34 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreakerMachine = BreakerMachine.TestCase
+TestBreakerMachine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from(["try", "try", "succeeded", "failed", "failed", "abandoned"]), st.floats(0, 20)),
+        max_size=40,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_while_it_is_open_each_probe_is_followed_by_a_word_of_it_before_the_next(
+    events: list[tuple[str, float]],
+) -> None:
+    """Against the list of what happened while it was open: no two probes without a word in between."""
+    breaker, now, while_open = Breaker(2, 5.0, 60.0), 0.0, list[str]()
+    for event, seconds in events:
+        now += seconds
+        match event:
+            case "try" if breaker.may_start(now) and breaker.is_open:
+                while_open.append("probe")
+            case "succeeded":
+                breaker.succeeded(now)
+            case "failed":
+                breaker.failed(now)
+            case "abandoned":
+                breaker.abandoned(now)
+        if event != "try":
+            while_open.append("word")
+        if not breaker.is_open:
+            while_open.clear()
+    assert ("probe", "probe") not in zip(while_open, while_open[1:], strict=False)

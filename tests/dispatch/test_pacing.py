@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -72,6 +72,7 @@ def test_a_pace_that_is_none_is_refused(rate: float, burst: int) -> None:
 
 
 @given(rate=st.floats(1e-3, 1e4), burst=st.integers(1, 1000), now=st.floats(0, 1e9), full=st.booleans())
+@settings(max_examples=100, deadline=None)
 def test_a_call_may_start_at_the_time_that_was_named(rate: float, burst: int, now: float, full: bool) -> None:
     pacer = Pacer(rate, burst, now=now, full=full)
     assert pacer.take(pacer.next_at(now))
@@ -151,3 +152,48 @@ class PacerMachine(RuleBasedStateMachine):
 
 
 TestPacerMachine = PacerMachine.TestCase
+TestPacerMachine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+class ListOfCallsMachine(RuleBasedStateMachine):
+    """The model is nothing but the times of all calls: one more may start when no window that ends now would have more
+    than burst and rate times its length. A pacer that starts empty is one that has just made a burst."""
+
+    @initialize(rate=st.integers(1, 40), burst=st.integers(1, 6), full=st.booleans())
+    def make(self, rate: int, burst: int, full: bool) -> None:
+        self.rate, self.burst = rate, burst
+        self.pacer = Pacer(float(rate), burst, now=0.0, full=full)
+        self.now = Fraction(0)
+        self.calls = [] if full else [Fraction(0)] * burst
+        self.made = 0
+
+    # Sixty-fourths are exact as floats, too.
+    @rule(ticks=st.integers(0, 64))
+    def wait(self, ticks: int) -> None:
+        self.now += Fraction(ticks, 64)
+
+    def within(self, first: Fraction, last: Fraction) -> int:
+        return sum(first <= call <= last for call in self.calls)
+
+    @rule(tries=st.integers(1, 10))
+    def hurry(self, tries: int) -> None:
+        for _ in range(tries):
+            allowed = all(
+                self.within(first, self.now) + 1 <= self.burst + self.rate * (self.now - first)
+                for first in set(self.calls)
+            )
+            assert self.pacer.take(float(self.now)) == allowed
+            if allowed:
+                self.calls.append(self.now)
+                self.made += 1
+
+    @rule(start=st.integers(0, 640), ticks=st.integers(0, 640))
+    def any_window_keeps_the_bound(self, start: int, ticks: int) -> None:
+        first, last = Fraction(start, 64), Fraction(start + ticks, 64)
+        started = self.calls[len(self.calls) - self.made :]
+        count = sum(first <= call <= last for call in started)
+        assert count <= self.burst + self.rate * Fraction(ticks, 64)
+
+
+TestListOfCallsMachine = ListOfCallsMachine.TestCase
+TestListOfCallsMachine.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -199,7 +199,9 @@ class Hub:
         """As if so much time had passed for listings that wait, are parked or in doubt; the workers look then."""
         await self.world.execute(
             "UPDATE listing_state SET parked_at = parked_at - $1 * interval '1 second',"
-            " doubtful_at = doubtful_at - $1 * interval '1 second'",
+            " park_retry_at = park_retry_at - $1 * interval '1 second',"
+            " handle_at = handle_at - $1 * interval '1 second',"
+            " doubtful_until = doubtful_until - $1 * interval '1 second'",
             seconds,
         )
         await self.world.execute("UPDATE listing_wait SET due_at = due_at - $1 * interval '1 second'", seconds)
@@ -255,9 +257,9 @@ async def running_api(settings: Settings, pool: Pool, keyring: Keyring) -> Async
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings, url: str, keyring: Keyring) -> AsyncIterator[None]:
+async def running_worker(settings: Settings, url: str, keyring: Keyring, **more: Any) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring) as worker:
+    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring, **more) as worker:
         task = asyncio.create_task(worker.run(stop))
         try:
             yield

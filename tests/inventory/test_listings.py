@@ -12,6 +12,7 @@ from lumbung.db import catalogue
 from lumbung.db import stock as stock_db
 from lumbung.db import stores as stores_db
 from lumbung.db.catalogue import ListingRow
+from lumbung.db.query import Connection
 from lumbung.errors import LockBusy
 from lumbung.inventory import stock, stores
 from lumbung.inventory.listings import Imported, Mapped, import_listings, recompute, remove_listings
@@ -19,7 +20,7 @@ from lumbung.inventory.variant_stock import VariantStock
 from lumbung.model import StoreMode
 from lumbung.settings import Settings
 from tests.db.delivering import Told, blocked, leased, listing_ids, record, record_on
-from tests.world import PARK_RETRY_SECONDS, World, stock_update
+from tests.world import REMAP_DOUBT_SECONDS, World, stock_update
 
 SETTINGS = Settings(chunk_rows_max=2)
 PADI = "TOQ-1-1-1"
@@ -41,7 +42,11 @@ def mapped(world: World, sku: str, remote: str, store: str = "Toko Padi") -> Map
 
 async def imported(world: World, *rows: Mapped) -> Imported:
     async with world.pool.transaction() as connection:
-        return await import_listings(connection, world.tenant_id, rows)
+        return await imported_on(connection, world, *rows)
+
+
+async def imported_on(connection: Connection, world: World, *rows: Mapped) -> Imported:
+    return await import_listings(connection, world.tenant_id, rows, remap_doubt_seconds=REMAP_DOUBT_SECONDS)
 
 
 async def settle(world: World) -> Progress:
@@ -153,6 +158,73 @@ async def test_an_answer_for_a_remapped_listing_marks_neither(world: World) -> N
     assert (await world.states(), await world.history()) == before
 
 
+DOUBT = "SELECT extract(epoch FROM doubtful_until - clock_timestamp())::float8 FROM listing_state WHERE listing_id = $1"
+
+
+@pytest.mark.parametrize(
+    "under_way",
+    [
+        "state = 'due', lane = 1",
+        "state = 'idle', lane = 0, doubtful_until = now() + interval '1 s'",
+        "state = 'waiting', lane = 0, handle = 'f', handle_version = 1, handle_quantity = 1, handle_at = now()",
+    ],
+)
+async def test_what_is_delivered_after_a_remap_is_confirmed_when_a_call_may_have_been_under_way(
+    world: World, under_way: str
+) -> None:
+    await world.small()
+    await world.variants("sku2")
+    await world.accept(stock_update(blib=20), stock_update("sku2", blib=5))
+    await world.execute(f"UPDATE listing_state SET {under_way}, quantity_doubtful = 20")  # noqa: S608
+    await imported(world, mapped(world, "sku2", PADI))
+    state = (await world.states())[PADI]
+    assert (state["quantity_due"], state["quantity_doubtful"]) == (5, None)
+    assert REMAP_DOUBT_SECONDS - 30 < await world.value(DOUBT, state["listing_id"]) <= REMAP_DOUBT_SECONDS
+
+
+@pytest.mark.parametrize("state", ["'idle', lane = 0", "'parked', lane = 0, park_reason = 'why'"])
+async def test_a_remap_of_a_listing_without_a_call_leaves_no_doubt(world: World, state: str) -> None:
+    await world.small()
+    await world.variants("sku2")
+    await world.accept(stock_update(blib=20), stock_update("sku2", blib=5))
+    await world.execute(f"UPDATE listing_state SET state = {state}")  # noqa: S608
+    await imported(world, mapped(world, "sku2", PADI))
+    assert (await world.states())[PADI]["doubtful_until"] is None
+
+
+async def test_a_remap_to_a_sku_without_a_figure_has_nothing_to_confirm(world: World) -> None:
+    await world.small()
+    await world.variants("sku2")
+    await world.accepted(stock_update(blib=20))
+    await imported(world, mapped(world, "sku2", PADI))
+    assert (await world.states())[PADI]["state"] is None
+    assert await world.rows("SELECT state FROM listing_state") == [{"state": "idle"}]
+
+
+async def test_a_link_that_is_made_while_listings_are_recomputed_stays_unsettled(world: World) -> None:
+    await world.small()
+    east, west = await world.warehouse("east"), await world.warehouse("west")
+    store = world.stores["Toko Padi"]
+
+    async def serve(warehouse: int) -> None:
+        async with world.pool.transaction() as connection:
+            await stores_db.link(
+                connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=warehouse, location=None
+            )
+
+    await serve(east)
+    async with world.pool.transaction() as connection:
+        await connection.execute("SELECT FROM variant FOR NO KEY UPDATE")
+        task = asyncio.create_task(settle(world))
+        await blocked(world)
+        await serve(west)
+    await task
+    rows = await world.rows("SELECT warehouse_id FROM store_warehouse WHERE settled_at IS NULL")
+    assert [row["warehouse_id"] for row in rows] == [west]
+    await settle(world)
+    assert await world.value("SELECT count(*) FROM store_warehouse WHERE settled_at IS NULL") == 0
+
+
 async def test_two_imports_of_one_new_place_at_the_same_moment_give_one_listing(world: World) -> None:
     await world.small()
     await world.variants("sku2")
@@ -172,7 +244,7 @@ async def test_an_import_that_comes_second_is_told_to_try_again(world: World) ->
     await world.small()
     await world.variants("sku2")
     async with world.pool.transaction() as connection:
-        await import_listings(connection, world.tenant_id, [mapped(world, "sku1", "new")])
+        await imported_on(connection, world, mapped(world, "sku1", "new"))
         second = asyncio.create_task(imported(world, mapped(world, "sku2", "new")))
         await blocked(world)
     with pytest.raises(LockBusy, match="Another import maps the same listings"):
@@ -325,7 +397,7 @@ async def test_a_listing_that_is_imported_while_a_warehouse_is_linked_has_the_su
     east = await two_warehouses(world, default=20, east=3)
     await unlink(world, east)
     async with world.pool.transaction() as connection:
-        await import_listings(connection, world.tenant_id, [mapped(world, "sku1", "AAA")])
+        await imported_on(connection, world, mapped(world, "sku1", "AAA"))
         linking = asyncio.create_task(link(world, east))
         await blocked(world)
     await linking

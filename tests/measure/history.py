@@ -46,7 +46,7 @@ RECORDS = """
     SELECT 1, created, n, gen_random_uuid(), 'B98KL87', 'partner_update_stocks', 1, 1, 0, created + lag, created + lag
     FROM generate_series($1::bigint, $2::bigint) AS n,
          LATERAL (SELECT $3::timestamptz + n * $4::float8 * interval '1 second') AS c (created),
-         LATERAL (SELECT random() * interval '1 second' * CASE WHEN NOT $5 AND n % 10 > 0 THEN 5 ELSE 3600 END) AS l (lag)
+         LATERAL (SELECT random() * interval '1 second' * CASE WHEN NOT $5 AND n % 10 > 0 THEN 5 ELSE 3600 END) l (lag)
 """
 ITEMS = """
     INSERT INTO item (tenant_id, created_at, update_id, id, listing_id, store_id, warehouse_id, variant_id, channel,
@@ -135,16 +135,18 @@ async def main(records: int, rounds: int, shapes: list[Shape]) -> None:
     table = Table(title=f"A page of {LIMIT} of {records:,} records")
     for column in ("records over", "updated_at", "total", "page", "p50 ms", "p99 ms"):
         table.add_column(column, justify="left" if column in {"records over", "updated_at", "page"} else "right")
-    with tempfile.TemporaryDirectory(prefix="lumbung-measure-") as directory:
-        with EmbeddedPostgres.start(Path(directory), durable=False) as server:
-            for shape in shapes:
-                server.ensure_database(shape.name)
-                async with Pool(server.url(shape.name), Settings()) as pool:
-                    began = perf_counter()
-                    ends = await fill(pool, shape, records)
-                    console.print(f"{shape.name}: filled in {perf_counter() - began:.0f} s")
-                    await measure(table, pool, shape, ends, rounds)
-                console.print(table)
+    with (
+        tempfile.TemporaryDirectory(prefix="lumbung-measure-") as directory,
+        EmbeddedPostgres.start(Path(directory), durable=False) as server,
+    ):
+        for shape in shapes:
+            server.ensure_database(shape.name)
+            async with Pool(server.url(shape.name), Settings()) as pool:
+                began = perf_counter()
+                ends = await fill(pool, shape, records)
+                console.print(f"{shape.name}: filled in {perf_counter() - began:.0f} s")
+                await measure(table, pool, shape, ends, rounds)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -251,7 +251,7 @@ class Pacing:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """`batch_max` listings a call, grouped by `Channel.batch_key`; `in_flight_max` calls of a store at once;
-    `read_max` listings that one call reads back, where the channel can.
+    `read_max` listings that one call reads back, where the channel can (`reads_back`: its sessions are ReadsBack).
 
     `quantity_means`: `sellable` where the marketplace subtracts its own open orders before it shows a number,
     `on_hand` where it wants what is on the shelf. `quiesce_seconds`: after this long an unanswered call can
@@ -268,6 +268,7 @@ class Manifest:
     call_timeout_seconds: float
     quiesce_seconds: float
     read_max: int = 1
+    reads_back: bool = False
     quantity_means: Literal["sellable", "on_hand"] = "sellable"
     location_aware: bool = False
     closed: bool = False

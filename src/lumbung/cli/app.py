@@ -10,9 +10,12 @@ import typer
 from lumbung.cli import (
     demo,
     doctor,
+    failures,
     history,
     listing,
     partner,
+    reconcile,
+    resync,
     sandbox,
     serve,
     settings,
@@ -55,5 +58,8 @@ app.add_typer(variant.app, name="variant")
 app.add_typer(listing.app, name="listing")
 app.command("history")(history.history)
 app.add_typer(stock.app, name="stock")
+app.add_typer(failures.app, name="failures")
+app.command("resync")(resync.resync)
+app.command("reconcile")(reconcile.reconcile)
 app.command("doctor")(doctor.doctor)
 app.command("settings")(settings.settings)

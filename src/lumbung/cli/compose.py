@@ -21,7 +21,7 @@ from lumbung.channels.base import Channel
 from lumbung.channels.http import HttpClient
 from lumbung.channels.registry import CHANNELS
 from lumbung.clock import SystemClock
-from lumbung.db import history, lease, migrate, partitions, stock, tenants
+from lumbung.db import history, lease, migrate, partitions, stats, stock, tenants
 from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.pool import Pool
 from lumbung.db.wake import Listener, Waker
@@ -102,6 +102,8 @@ async def maintain(pool: Pool, settings: Settings) -> None:
                 kept = settings.timestamp_window_seconds * STRICT_SIGNATURE_KEPT
                 await tenants.forget_signatures(connection, seconds=kept)
                 await lease.forget_workers(connection)
+                if settings.stats_retention_days:
+                    await stats.forget(connection, days=settings.stats_retention_days)
             await history.fold(pool)
         except LumbungError as error:
             if not failed:
@@ -116,7 +118,7 @@ async def maintain(pool: Pool, settings: Settings) -> None:
 
 
 async def _roll_up_for(seconds: float, pool: Pool, settings: Settings) -> None:
-    """Without it reading the history stays exact and becomes slower, so a database that is away is left to `maintain`."""
+    """Reading the history is exact without it, and slower: that the database is away is told by `maintain`."""
     clock = SystemClock()
     ends = clock.monotonic() + seconds
     while (left := ends - clock.monotonic()) > 0:

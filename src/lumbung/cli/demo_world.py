@@ -149,7 +149,7 @@ async def seed(hub: Installation, sandbox_url: str, logins: dict[str, dict[str, 
             for store in STORES
             for sku in SKUS
         ]
-        await import_listings(connection, tenant_id, mapped)
+        await import_listings(connection, tenant_id, mapped, remap_doubt_seconds=hub.settings.remap_doubt_seconds)
     return seeded
 
 

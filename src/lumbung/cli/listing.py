@@ -84,7 +84,8 @@ async def _import(file: Path, tenant: str | None, good_rows: bool, hub: Installa
         return [_mapped(known, skus, *row) for row in rows]
 
     async def write(connection: Connection, rows: list[Mapped]) -> Counter[str]:
-        imported = await import_listings(connection, tenant_id, rows)
+        doubt = hub.settings.remap_doubt_seconds
+        imported = await import_listings(connection, tenant_id, rows, remap_doubt_seconds=doubt)
         return Counter(added=imported.added, unchanged=imported.unchanged, remapped=imported.remapped)
 
     async def after(rows: list[Mapped]) -> None:

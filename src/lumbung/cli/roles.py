@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 
 import structlog
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+from prometheus_client import start_http_server
 
 from lumbung.cli import signals
 from lumbung.cli.compose import build_api, built_worker, maintain
 from lumbung.db.pool import Pool
+from lumbung.dispatch.deadline import keep_sweeping
+from lumbung.dispatch.gauges import keep_counting
+from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.supervisor import parent_gone
 from lumbung.errors import ConfigurationError
 from lumbung.keyring import Keyring
@@ -51,9 +56,45 @@ async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
 async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """Deliver until stopped; then finish what is in flight and give the leases back."""
     keyring = Keyring.load(settings.key_path, create=True)
-    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring) as worker:
+    metrics = WorkerMetrics()
+    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring, metrics=metrics) as worker:
         log.info("the worker delivers")
-        await _until_stopped(stop, [worker.run(stop), maintain(pool, settings)])
+        with serving_metrics(settings, metrics):
+            await _until_stopped(
+                stop,
+                [
+                    worker.run(stop),
+                    maintain(pool, settings),
+                    keep_counting(pool, settings, metrics),
+                    keep_sweeping(pool, settings),
+                ],
+            )
+
+
+@contextmanager
+def serving_metrics(settings: Settings, metrics: WorkerMetrics) -> Iterator[int | None]:
+    """Answer GET /metrics beside the work; yields the port. A second worker on a machine needs a port of its own, but
+    delivers without."""
+    if not settings.metrics_port:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
+    except OSError as error:
+        log.warning(
+            "the worker's metrics cannot be served: set LUMBUNG_METRICS_PORT to a free port, or to 0",
+            port=settings.metrics_port,
+            error=error.strerror,
+        )
+        yield None
+        return
+    log.info("the worker's metrics", url=f"http://{settings.metrics_host}:{server.server_port}/metrics")
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 ROLES: dict[str, Role] = {"api": run_api, "worker": run_worker}

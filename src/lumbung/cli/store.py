@@ -95,7 +95,8 @@ async def _add(
         await _seal(connection, hub, tenant_id, store_id, values)
         for place in places:
             await _link(connection, tenant_id, store_id, place)
-        await stores.settle_links(connection, tenant_id=tenant_id, store_id=store_id)
+        newest = await stores.newest_change(connection, tenant_id=tenant_id, store_id=store_id)
+        await stores.settle_links(connection, tenant_id=tenant_id, store_id=store_id, newest=newest)
         served = {place.warehouse: place.location for place in places}
         detail = {"name": name, "channel": code, "mode": mode, "warehouses": served}
         await audit.write(connection, tenant_id, "store.add", f"store:{store_id}", **detail)

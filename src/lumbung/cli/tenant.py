@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lumbung.cli import audit, names, output, session
+from lumbung.cli import audit, find, names, output, session
 from lumbung.db import tenants
 from lumbung.errors import UsageError
-from lumbung.model import StockLimit, UnknownSku
+from lumbung.model import StockLimit, Tenant, UnknownSku
 
 if TYPE_CHECKING:
     from lumbung.cli.compose import Installation
+
+SECONDS_MAX = 2_147_483_647
 
 app = typer.Typer(help="Merchants.", no_args_is_help=True)
 
@@ -58,6 +60,28 @@ async def _add(name: str, unknown_sku: UnknownSku, channel_stock_limit: StockLim
         detail = {"name": name, "unknown_sku": unknown_sku, "channel_stock_limit": channel_stock_limit}
         await audit.write(connection, tenant_id, "tenant.add", f"tenant:{tenant_id}", **detail)
     return tenant_id
+
+
+@app.command("set")
+def set_(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name or id.")],
+    item_deadline: Annotated[
+        int, typer.Option(min=1, max=SECONDS_MAX, metavar="SECONDS", help="Items not delivered by then end as failed.")
+    ],
+) -> None:
+    """Change how long the items of a merchant's updates may take; their listings stay due in any case."""
+    found = session.run(context, partial(_set, tenant, item_deadline))
+    output.say(f"Items of tenant {found.name!r} end as failed when they are not delivered within {item_deadline} s")
+
+
+async def _set(reference: str, seconds: int, hub: Installation) -> Tenant:
+    async with hub.pool.transaction() as connection:
+        tenant = await find.tenant(connection, reference)
+        before = await tenants.set_item_deadline(connection, tenant.id, seconds=seconds)
+        detail = {"item_deadline_seconds": seconds, "before": before}
+        await audit.write(connection, tenant.id, "tenant.set", f"tenant:{tenant.id}", **detail)
+    return tenant
 
 
 @app.command("list")

@@ -28,9 +28,11 @@ async def reserve(connection: Connection, *, channel_app_id: int, calls: int, bl
     return Grant(row["calls"], row["wait_seconds"], row["budgets"] > 0)
 
 
-async def block(connection: Connection, *, channel_app_id: int, seconds: float) -> None:
+async def block(connection: Connection, *, channel_app_id: int, seconds: float, block_seconds_max: float) -> None:
     """No call of the application for so long."""
-    await _queries["block"].run(connection, channel_app_id=channel_app_id, seconds=seconds)
+    await _queries["block"].run(
+        connection, channel_app_id=channel_app_id, seconds=seconds, block_seconds_max=block_seconds_max
+    )
 
 
 async def put_budget(

@@ -26,8 +26,11 @@ WITH held AS MATERIALIZED (
 SELECT budgets, coalesce(calls, 0) AS calls, coalesce(wait_seconds, 0)::float8 AS wait_seconds FROM granted
 
 -- name: block!
--- The marketplace asked the whole application to wait. Never shortens a wait.
-UPDATE budget SET blocked_until = greatest(blocked_until, clock_timestamp() + :seconds::float8 * interval '1 second')
+-- The marketplace asked the whole application to wait. Never shortens a wait, unless that was written before the clock
+-- jumped back.
+UPDATE budget
+SET blocked_until = greatest(clock_timestamp() + :seconds::float8 * interval '1 second',
+        CASE WHEN blocked_until <= clock_timestamp() + :block_seconds_max * interval '1 second' THEN blocked_until END)
 WHERE channel_app_id = :channel_app_id
 
 -- name: put_budget!

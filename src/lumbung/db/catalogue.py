@@ -89,6 +89,17 @@ async def listings_of_store(
     return [ListingRow(row["id"], row["variant_id"], store_id, row["remote_variant"]) for row in rows]
 
 
+async def calling_states(connection: Connection, tenant_id: int, ids: Sequence[int]) -> set[int]:
+    """The listings among these for which a call may be under way, or may still take effect."""
+    rows = await _queries["calling_states"].all(connection, tenant_id=tenant_id, ids=list(ids))
+    return {row["listing_id"] for row in rows}
+
+
+async def doubt_states(connection: Connection, tenant_id: int, ids: Sequence[int], *, seconds: float) -> None:
+    """Have what is delivered to these confirmed: an unknown call may still take effect for so many seconds."""
+    await _queries["doubt_states"].run(connection, tenant_id=tenant_id, ids=list(ids), seconds=seconds)
+
+
 async def list_listings(
     connection: Connection, *, tenant_id: int, store_id: int | None, sku: str | None, limit: int
 ) -> list[Row]:

@@ -34,6 +34,18 @@ SELECT l.id, l.variant_id, l.remote_variant FROM listing l
 WHERE l.tenant_id = :tenant_id AND l.store_id = :store_id AND l.retired_at IS NULL AND l.remote_variant > :after
 ORDER BY l.remote_variant LIMIT :limit
 
+-- name: calling_states
+-- The listings for which a call may be under way, or may still take effect.
+SELECT listing_id FROM listing_state
+WHERE tenant_id = :tenant_id AND listing_id = ANY(:ids::bigint[])
+  AND (state = 'due' OR handle IS NOT NULL OR doubtful_until > clock_timestamp())
+
+-- name: doubt_states!
+-- What is delivered to these is confirmed later: a call whose quantity nobody knows may still take effect.
+UPDATE listing_state
+SET doubtful_until = clock_timestamp() + :seconds * interval '1 second', quantity_doubtful = NULL
+WHERE tenant_id = :tenant_id AND listing_id = ANY(:ids::bigint[])
+
 -- name: list_listings
 SELECT l.id, v.sku, l.store_id, s.name AS store, s.channel, l.remote_variant, t.state, t.quantity_due, t.quantity_delivered,
        t.version_due, t.version_delivered, t.delivered_at, t.park_reason, t.last_outcome, t.last_message

@@ -175,8 +175,7 @@ UPDATE listing_state s SET
                               ELSE CASE WHEN s.doubtful_until IS NULL OR s.doubtful_until < now() OR s.quantity_doubtful = n.quantity
                                         THEN n.quantity END END,
     doubtful_until     = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'keep' THEN s.doubtful_until
-                              ELSE greatest(CASE WHEN n.doubt = 'unknown' THEN s.doubtful_until END,
-                                            now() + n.doubt_seconds * interval '1 second') END,
+                              ELSE greatest(s.doubtful_until, now() + n.doubt_seconds * interval '1 second') END,
     last_outcome       = n.outcome,
     last_message       = n.message,
     handle             = n.handle,
@@ -191,6 +190,7 @@ UPDATE listing_state s SET
                               WHEN n.told AND (s.quantity_due = 0 OR s.quantity_due < n.quantity) THEN 1
                               WHEN n.told THEN 2
                               WHEN n.kind = 'correct' AND s.due_for <> 'push' THEN n.lane
+                              WHEN n.attempts = 0 AND s.lane > 3 THEN s.lane - 3
                               ELSE s.lane END,
     park_reason        = CASE WHEN n.state <> 'parked' THEN NULL WHEN s.state = 'parked' THEN s.park_reason ELSE n.message END,
     parked_at          = CASE WHEN n.state = 'parked' AND s.state <> 'parked' THEN now() ELSE s.parked_at END,

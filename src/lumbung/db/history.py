@@ -8,14 +8,14 @@ all its records match. A page is found like a word in a dictionary:
     3. of the span in which the page begins, finer ones, so that little is skipped (`_zoomed`)
     4. the records, read from each span that has a part of the page (`_parts`)
 
-All from one snapshot. Nothing rests on when items end; that they end in time only bounds how many hours are of two minds.
+All from one snapshot. Nothing rests on when items end: that they end in time only bounds how many hours match in part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from lumbung.db.pool import Pool
@@ -25,11 +25,12 @@ from lumbung.model import HistoryItem, HistoryRecord
 _queries = Queries(__file__)
 
 DAY, HOUR, CELL = 86400, 3600, 10
-EVER = (datetime.min, datetime.max)
+EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 SKIPPED_MAX = 1000  # records that a page reads past before counters of a finer kind are cheaper
 SCANNED_MAX = 10_000  # records of an hour that is read through when only some match
 ROLL_UP_ROWS = 10_000  # deltas in one transaction
 SETTLED_SECONDS = 2 * CELL  # nobody adds to a delta that was begun so long ago
+FOLD_HOURS = 100  # in one transaction
 FOLD_SECONDS = 2 * DAY  # an hour of so long ago gets no new records
 REMOVED_ROWS = 1000  # old records removed in one transaction
 
@@ -97,8 +98,7 @@ class _Counters:
             lows=lows,
             highs=highs,
         )
-        finer = {DAY: lambda _: HOUR, HOUR: lambda has_cells: CELL if has_cells else 0}[seconds]
-        return [Span(row["low"], row["high"], row["records"], row["whole"], finer(row["has_cells"])) for row in rows]
+        return [Span(row["low"], row["high"], row["records"], row["whole"], _finer(seconds, row)) for row in rows]
 
     async def cells(self, hours: Sequence[Span], *, whole: bool) -> list[Span]:
         """The 10 s of hours that have such counters. `whole`: all records of these hours match."""
@@ -115,6 +115,12 @@ class _Counters:
             self.connection, tenant_id=self.tenant_id, updated_at=updated_at, **_ranges(hours)
         )
         return [Span(row["low"], row["high"], row["records"]) for row in rows]
+
+
+def _finer(seconds: int, row: Any) -> int:
+    if seconds == DAY:
+        return HOUR
+    return CELL if row["has_cells"] else 0
 
 
 async def _matching(counters: _Counters) -> list[Span]:
@@ -208,15 +214,17 @@ async def roll_up(pool: Pool, *, settled_seconds: float = SETTLED_SECONDS) -> in
 
 async def fold(pool: Pool, *, after_seconds: int = FOLD_SECONDS, records_max: int = SCANNED_MAX) -> int:
     """Drop the counters by 10 s of old hours that have few records; returns of how many hours."""
-    async with pool.transaction() as connection:
-        hours = await _queries["hours_to_fold"].all(connection, seconds=after_seconds, records_max=records_max)
-        if hours:
-            await _queries["fold"].run(
-                connection,
-                tenant_ids=[hour["tenant_id"] for hour in hours],
-                starts=[hour["starts"] for hour in hours],
+    folded = 0
+    while True:
+        async with pool.transaction() as connection:
+            hours = await _queries["hours_to_fold"].all(
+                connection, seconds=after_seconds, records_max=records_max, limit=FOLD_HOURS
             )
-    return len(hours)
+            for hour in hours:
+                await _queries["fold"].run(connection, tenant_id=hour["tenant_id"], starts=hour["starts"])
+        folded += len(hours)
+        if len(hours) < FOLD_HOURS:
+            return folded
 
 
 async def remove_old(pool: Pool) -> int:

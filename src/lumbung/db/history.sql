@@ -171,14 +171,20 @@ SELECT count(*) FROM moved
 -- name: hours_to_fold
 -- Hours whose records have become few enough, for good, to be read through. Locked: a roll-up waits and then sees that
 -- they have no cells any more; one that was first is seen by the statement that removes the cells.
-UPDATE history_span SET has_cells = false
-WHERE has_cells AND starts < now() - :seconds * interval '1 second' AND records <= :records_max
-RETURNING tenant_id, starts
+WITH few AS MATERIALIZED (
+    SELECT tenant_id, starts FROM history_span
+    WHERE has_cells AND starts < now() - :seconds * interval '1 second' AND records <= :records_max
+    LIMIT :limit
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE history_span s SET has_cells = false
+FROM few WHERE s.tenant_id = few.tenant_id AND s.seconds = 3600 AND s.starts = few.starts
+RETURNING s.tenant_id, s.starts
 
 -- name: fold!
-DELETE FROM history_cell c
-USING unnest(:tenant_ids::bigint[], :starts::timestamptz[]) AS h (tenant_id, starts)
-WHERE c.tenant_id = h.tenant_id AND c.created >= h.starts AND c.created < h.starts + interval '1 hour'
+-- An hour at a time: for many, the planner may compare each of them with every cell of its tenant (tried: 30 s).
+DELETE FROM history_cell
+WHERE tenant_id = :tenant_id AND created >= :starts AND created < :starts::timestamptz + interval '1 hour'
 
 -- name: hide_before!
 -- Before weeks are dropped: committed first, so that no snapshot counts what it cannot read.

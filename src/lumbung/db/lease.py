@@ -22,7 +22,7 @@ class ChannelTimes:
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
     """A lease just taken. `doubt_seconds`: calls of a lost holder may take effect for this long; `credentials` and
-    `tokens` are ciphertexts."""
+    `tokens` are ciphertexts. `in_trouble`: the last holder could not reach it."""
 
     store_id: int
     tenant_id: int
@@ -35,6 +35,7 @@ class LeaseRow:
     channel_app_id: int | None = None
     tokens: bytes | None = field(default=None, repr=False)
     tokens_digest: bytes | None = None
+    in_trouble: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ async def claim(
             row["channel_app_id"],
             row["tokens"],
             row["tokens_digest"],
+            row["in_trouble"],
         )
         for row in rows
     ]

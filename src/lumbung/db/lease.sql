@@ -74,7 +74,7 @@ WHERE l.store_id = free.store_id AND s.id = l.store_id
   AND (h.id IS NULL OR h.stopping OR h.renewed_at + free.lifetime_seconds * interval '1 second' < clock_timestamp()
        OR h.renewed_at > clock_timestamp() + free.lifetime_seconds * interval '1 second')
 RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.channel_app_id, s.credentials, s.tokens, s.tokens_digest,
-          l.lifetime_seconds::float8 AS lifetime_seconds,
+          l.lifetime_seconds::float8 AS lifetime_seconds, l.trouble IS NOT NULL AS in_trouble,
           greatest(0, extract(epoch FROM l.doubt_until - clock_timestamp()))::float8 AS doubt_seconds
 
 -- name: note_quiesce!

@@ -123,8 +123,14 @@ async def unlink(connection: Connection, *, tenant_id: int, store_id: int, wareh
     return tag == "UPDATE 1"
 
 
-async def settle_links(connection: Connection, *, tenant_id: int, store_id: int) -> None:
-    await _queries["settle_links"].run(connection, tenant_id=tenant_id, store_id=store_id)
+async def newest_change(connection: Connection, *, tenant_id: int, store_id: int) -> int:
+    """The newest change of a store's warehouses: what `settle_links` is told that was seen."""
+    return int(await _queries["newest_change"].value(connection, tenant_id=tenant_id, store_id=store_id))
+
+
+async def settle_links(connection: Connection, *, tenant_id: int, store_id: int, newest: int) -> None:
+    """The store's listings are in line with every change of its warehouses up to `newest`."""
+    await _queries["settle_links"].run(connection, tenant_id=tenant_id, store_id=store_id, newest=newest)
 
 
 async def unsettled(connection: Connection) -> list[tuple[int, int, str]]:

@@ -24,8 +24,8 @@ UPDATE store SET account = :account WHERE tenant_id = :tenant_id AND id = :id
 -- it stays the holder, so that no two send at once. What it has in flight may take effect until doubt_until.
 UPDATE store_lease l
 SET epoch = l.epoch + 1,
-    doubt_until = greatest(l.doubt_until, (SELECT w.expires_at FROM worker w WHERE w.id = l.worker_id)
-                                          + :quiesce_seconds::float8 * interval '1 second')
+    doubt_until = greatest(l.doubt_until, (SELECT w.renewed_at FROM worker w WHERE w.id = l.worker_id)
+        + (l.lifetime_seconds + greatest(:quiesce_seconds::float8, l.quiesce_seconds)) * interval '1 second')
 WHERE l.store_id = :id
 
 -- name: find_store^
@@ -69,14 +69,20 @@ SELECT id FROM store WHERE tenant_id = :tenant_id AND id = :id FOR UPDATE
 INSERT INTO store_warehouse (tenant_id, store_id, warehouse_id, location)
 VALUES (:tenant_id, :store_id, :warehouse_id, :location)
 ON CONFLICT (tenant_id, store_id, warehouse_id) DO UPDATE SET
-    location = EXCLUDED.location, retired_at = NULL, settled_at = NULL
+    location = EXCLUDED.location, retired_at = NULL, settled_at = NULL, changed = nextval('link_seq')
 
 -- name: unlink_warehouse!
-UPDATE store_warehouse SET retired_at = now(), settled_at = NULL
+UPDATE store_warehouse SET retired_at = now(), settled_at = NULL, changed = nextval('link_seq')
 WHERE tenant_id = :tenant_id AND store_id = :store_id AND warehouse_id = :warehouse_id AND retired_at IS NULL
 
+-- name: newest_change$
+-- Changes of a store's links are numbered in the order in which they commit: each is made under the store's lock.
+SELECT coalesce(max(changed), 0) FROM store_warehouse WHERE tenant_id = :tenant_id AND store_id = :store_id
+
 -- name: settle_links!
-UPDATE store_warehouse SET settled_at = now() WHERE tenant_id = :tenant_id AND store_id = :store_id AND settled_at IS NULL
+-- Those that were seen before the listings were recomputed: a newer change settles by itself.
+UPDATE store_warehouse SET settled_at = now()
+WHERE tenant_id = :tenant_id AND store_id = :store_id AND settled_at IS NULL AND changed <= :newest
 
 -- name: unsettled_stores
 -- Stores whose listings were not all recomputed after a change of their warehouses.

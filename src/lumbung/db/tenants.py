@@ -48,6 +48,11 @@ async def find_tenant(connection: Connection, reference: str) -> Tenant | None:
     return Tenant(row["id"], row["name"], UnknownSku(row["unknown_sku"]), StockLimit(row["channel_stock_limit"]))
 
 
+async def set_item_deadline(connection: Connection, tenant_id: int, *, seconds: int) -> int:
+    """How long a tenant's items may take; returns what it was."""
+    return int(await _queries["set_item_deadline"].value(connection, id=tenant_id, seconds=seconds))
+
+
 async def list_tenants(connection: Connection) -> list[Row]:
     return [dict(row) for row in await _queries["list_tenants"].all(connection)]
 

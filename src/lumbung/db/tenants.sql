@@ -9,6 +9,13 @@ RETURNING id
 SELECT id, name, unknown_sku, channel_stock_limit FROM tenant WHERE name = :reference OR id::text = :reference
 ORDER BY name = :reference DESC LIMIT 1
 
+-- name: set_item_deadline$
+-- Returns what it was.
+UPDATE tenant SET history_item_deadline_seconds = :seconds
+FROM (SELECT id, history_item_deadline_seconds AS seconds FROM tenant WHERE id = :id FOR NO KEY UPDATE) before
+WHERE tenant.id = before.id
+RETURNING before.seconds
+
 -- name: list_tenants
 SELECT t.id, t.name, t.unknown_sku, t.channel_stock_limit, t.disabled_at, t.created_at,
        (SELECT count(*) FROM partner p WHERE p.tenant_id = t.id) AS partners,

@@ -4,7 +4,7 @@ Calls are reserved from the budget in the database about a second's worth at a t
 not used by then is lost, so that a process never comes with a purse of old calls on top of the others'.
 
 Bound: with a budget of `rate` and `burst` the calls of all processes in any window of w seconds are at most
-burst + rate x (w + 1).
+burst + rate x (w + 1), and rate x the time that the database takes to answer on top.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class Allowance:
         return self._want
 
     def granted(self, now: float, calls: int, wait_seconds: float) -> None:
-        """The budget gave so many calls; with none, there may be some after the wait."""
+        """The budget gave so many calls; with none, there may be some after the wait. Never shortens a wait: it may have
+        been asked before we were told to wait."""
         self._left = calls
         self._good_until = now + GOOD_FOR_SECONDS
         if calls == 0:
-            self._next_at = now + wait_seconds
+            self._next_at = max(self._next_at, now + wait_seconds)
 
     def block(self, until: float) -> None:
         """The marketplace asks all of them to wait. Never shortens a wait."""

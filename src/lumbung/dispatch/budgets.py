@@ -31,7 +31,7 @@ class Budgets:
                 return allowance.next_at(now) - now
             grant = await self._storage.reserve(channel_app_id, allowance.want(now))
             now = self._clock.monotonic()
-            if not grant.limited:
+            if not grant.limited and allowance.next_at(now) <= now:  # else it was blocked meanwhile
                 self._unlimited_until[channel_app_id] = now + self._recheck_seconds
                 return 0.0
             allowance.granted(now, grant.calls, max(grant.wait_seconds, 0.001))

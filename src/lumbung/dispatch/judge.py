@@ -143,7 +143,11 @@ class Judge:
         ]
         results = [
             _result(
-                batch.task, listing, exchanged.rows[listing.listing_id], decision, self._lost_holder(listing, moment)
+                batch.task,
+                listing,
+                exchanged.rows[listing.listing_id],
+                decision,
+                self._lost_holder(batch.task, listing, batch.read_at, moment),
             )
             for listing, decision in decided
         ]
@@ -171,17 +175,19 @@ class Judge:
         return decide(seen, situation, self._delays)
 
     def _situation(self, task: Task, listing: Due, read_at: float, moment: Moment) -> Situation:
-        """Doubt counts from the start of the call: a lost call may have been applied while ours was under way."""
+        """Doubt counts from the start of the call, or since what is asked about was submitted: a lost call may have
+        been applied after ours."""
         doubt_until = max(self._lease.doubt_until, self._own_doubt_until(listing, read_at))
         left = max(doubt_until - moment.now, CONFIRM_SECONDS_MIN)
         return Situation(
             attempts=listing.attempts,
             dice=self._dice(),
-            doubt_seconds=left if doubt_until > moment.started else 0.0,
+            doubt_seconds=left if doubt_until > _sent_at(task, listing, read_at, moment) else 0.0,
             quiesce_seconds=self._quiesce_seconds,
             delivered=listing.delivered,
             floored=listing.floor is not None and listing.quantity < listing.floor,
             asked_after_seconds=listing.submitted.age_seconds if task is Task.ASK and listing.submitted else None,
+            sent=_told(task, listing),
         )
 
     def _own_doubt_until(self, listing: Due, read_at: float) -> float:
@@ -190,11 +196,12 @@ class Judge:
             return 0.0
         return read_at + min(listing.doubt_left_seconds, self._quiesce_seconds_max)
 
-    def _lost_holder(self, listing: Due, moment: Moment) -> bool:
+    def _lost_holder(self, task: Task, listing: Due, read_at: float, moment: Moment) -> bool:
         """Whether the doubt is about calls whose quantities nobody knows."""
-        if listing.doubt_left_seconds is not None and listing.doubt_left_seconds > 0 and listing.doubtful is None:
+        sent_at = _sent_at(task, listing, read_at, moment)
+        if listing.doubtful is None and self._own_doubt_until(listing, read_at) > sent_at:
             return True
-        return self._lease.doubt_until > moment.started
+        return self._lease.doubt_until > sent_at
 
     def _with_storm(self, results: list[Result], store: tuple[Told, ...]) -> Verdict:
         rejected = [r.listing_id for r in results if r.outcome == "Rejected" and isinstance(r.decision, Park)]
@@ -245,20 +252,18 @@ def _is_success(result: Result) -> bool:
 
 
 def _held(result: Result) -> Result:
-    """The call is counted now; what it means for the listing comes later."""
-    return replace(result, decision=Stay())
+    """The call is counted now; what it means for the listing comes later. What was asked about has ended by it."""
+    return replace(result, decision=Stay(), handle=None)
 
 
 def _result(task: Task, listing: Due, answered: Answered, decision: Decision, lost_holder: bool) -> Result:
-    version, quantity, handle = listing.version, sent_quantity(listing), None
+    version, handle = listing.version, None
     if task is Task.ASK and listing.submitted is not None:
-        version, quantity, handle = listing.submitted.version, listing.submitted.quantity, listing.submitted.handle
-    elif task is Task.READ:
-        quantity = listing.quantity
+        version, handle = listing.submitted.version, listing.submitted.handle
     return Result(
         listing.listing_id,
         version,
-        quantity,
+        _told(task, listing),
         type(answered.seen).__name__,
         decision.listing,
         decision.message,
@@ -268,6 +273,20 @@ def _result(task: Task, listing: Due, answered: Answered, decision: Decision, lo
         lost_holder=lost_holder,
         attempt=listing.attempts + 1,
     )
+
+
+def _sent_at(task: Task, listing: Due, read_at: float, moment: Moment) -> float:
+    """From when on what a call was about may have been applied."""
+    if task is Task.ASK and listing.submitted is not None:
+        return min(moment.started, read_at - listing.submitted.age_seconds)
+    return moment.started
+
+
+def _told(task: Task, listing: Due) -> int:
+    """The quantity that a call was about."""
+    if task is Task.ASK and listing.submitted is not None:
+        return listing.submitted.quantity
+    return listing.quantity if task is Task.READ else sent_quantity(listing)
 
 
 def sent_quantity(listing: Due) -> int:

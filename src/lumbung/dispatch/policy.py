@@ -55,7 +55,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class AwaitFloor:
-    """It shows the least that the marketplace takes; the rest is tried again then. `sent`: it was told that just now."""
+    """It shows the least that the marketplace takes; the rest is tried then. `sent`: it was told that just now."""
 
     after_seconds: float
     sent: bool
@@ -63,8 +63,8 @@ class AwaitFloor:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Send the newest at once. Counts as an attempt. `doubt_seconds`: what was sent may have been applied, and may still
-    be until then. `floor`: the least that the marketplace takes. `observed`: what it shows."""
+    """Send the newest at once. Counts as an attempt. `doubt_seconds`: what was sent may have been applied, and may
+    still be until then. `floor`: the least that the marketplace takes. `observed`: what it shows."""
 
     doubt_seconds: float | None = None
     floor: int | None = None
@@ -194,10 +194,10 @@ class Delays:
 class Situation:
     """What a decision depends on besides the outcome.
 
-    `attempts`: failures in a row before this answer. `dice`: in [0, 1). `doubt_seconds`: for this long an earlier call,
-    of ours or of a lost holder, may still take effect. `quiesce_seconds`: for this long this call may, if it is unclear.
-    `delivered`: what the marketplace last took. `floored`: what was sent was the least that it takes. `asked_after_seconds`:
-    this answers a question about what was submitted so long ago.
+    `attempts`: failures in a row before this answer. `dice`: in [0, 1). `doubt_seconds`: for this long an earlier
+    call, of ours or of a lost holder, may still take effect. `quiesce_seconds`: for this long this call may, if it is
+    unclear. `delivered`: what the marketplace last took. `floored`: what was sent was the least that it takes.
+    `asked_after_seconds`: this answers a question about what was submitted so long ago. `sent`: what the call said.
     """
 
     attempts: int
@@ -207,6 +207,7 @@ class Situation:
     delivered: int | None = None
     floored: bool = False
     asked_after_seconds: float | None = None
+    sent: int | None = None
 
 
 def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
@@ -217,7 +218,7 @@ def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
         case Submitted(handle=handle, check_after_seconds=seconds):
             return _submitted(handle, seconds, situation, delays)
         case Throttled(retry_after_seconds=seconds, scope=scope, message=message):
-            wait = min(delays.throttle_default_seconds if seconds is None else seconds, delays.throttle_seconds_max)
+            wait = _within(delays.throttle_default_seconds if seconds is None else seconds, delays.throttle_seconds_max)
             if scope is Scope.LISTING:
                 return Decision(Defer(wait), Fine(), message)
             return Decision(Stay(), SlowDown(wait, application=scope is Scope.APPLICATION), message)
@@ -234,8 +235,8 @@ def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
         case Floor(minimum=minimum, message=message):
             return Decision(_floor(minimum, situation, delays), Fine(), message)
         case Deferred(retry_after_seconds=seconds, message=message):
-            wait = delays.defer_default_seconds if seconds is None else seconds
-            return Decision(Defer(min(wait, delays.defer_seconds_max)), Fine(), message)
+            wait = _within(delays.defer_default_seconds if seconds is None else seconds, delays.defer_seconds_max)
+            return Decision(Defer(wait), Fine(), message)
         case Conflict(observed=observed):
             return Decision(_conflict(observed, situation, delays), Fine(), "The marketplace shows another quantity")
         case _:
@@ -253,7 +254,7 @@ def _submitted(handle: str, seconds: float, situation: Situation, delays: Delays
     if situation.asked_after_seconds is not None and situation.asked_after_seconds > delays.submitted_seconds_max:
         message = f"The marketplace has not applied in {situation.asked_after_seconds:.0f} s what it took"
         return Decision(_in_doubt(situation, delays), Unclear(), message)
-    wait = min(seconds, delays.submitted_check_seconds_max)
+    wait = _within(seconds, delays.submitted_check_seconds_max)
     return Decision(Submit(handle, wait), Fine(), "The marketplace has taken it and applies it later")
 
 
@@ -265,8 +266,8 @@ def _in_doubt(situation: Situation, delays: Delays) -> ListingDecision:
 
 def _floor(minimum: int, situation: Situation, delays: Delays) -> ListingDecision:
     """The minimum goes out at once: the old, larger number oversells. A marketplace that does not take its own minimum
-    either is given time."""
-    if situation.floored:
+    either, or names one that is no more than what was sent, is given time."""
+    if situation.floored or (situation.sent is not None and minimum <= situation.sent):
         return Retry(_backoff(situation, delays), floor=minimum)
     if situation.delivered is not None and situation.delivered <= minimum and situation.doubt_seconds <= 0:
         return AwaitFloor(delays.floor_retry_seconds, sent=False)
@@ -277,6 +278,11 @@ def _conflict(observed: int | None, situation: Situation, delays: Delays) -> Lis
     if situation.attempts == 0:
         return Again(observed=observed)
     return Retry(_backoff(situation, delays), observed=observed)
+
+
+def _within(seconds: float, seconds_max: float) -> float:
+    """A marketplace may name a time that is past, or far too far ahead."""
+    return max(0.0, min(seconds, seconds_max))
 
 
 def _backoff(situation: Situation, delays: Delays) -> float:

@@ -138,10 +138,10 @@ class PostgresStorage:
                 async with self._pool.transaction(lock_timeout_ms=self._settings.record_lock_timeout_ms) as connection:
                     transaction = await delivery.transaction_id(connection)
                     recorded = await _record(connection, reports, self._settings)
-                return recorded
             except CommitUnknown:
-                if await self._took_effect(transaction):
-                    return recorded
+                if not await self._took_effect(transaction):
+                    continue
+            return recorded
 
     async def _took_effect(self, transaction: str) -> bool:
         while True:
@@ -167,7 +167,12 @@ class PostgresStorage:
 
     async def block(self, channel_app_id: int, seconds: float) -> None:
         async with self._pool.connection() as connection:
-            await budget.block(connection, channel_app_id=channel_app_id, seconds=seconds)
+            await budget.block(
+                connection,
+                channel_app_id=channel_app_id,
+                seconds=seconds,
+                block_seconds_max=self._settings.throttle_seconds_max,
+            )
 
     async def swap_tokens(self, held: Lease, old_digest: bytes | None, new: StoredTokens) -> bool:
         async with self._pool.connection() as connection:
@@ -372,7 +377,9 @@ def _handle_after(result: Result) -> str | None:
     match result.decision:
         case Submit(handle=handle):
             return handle
-        case Retry(doubt_seconds=None) | Stay():
+        case Stay():
+            return result.handle
+        case Retry() | Defer() if result.outcome in {"Unavailable", "Throttled"}:
             return result.handle
         case _:
             return None

@@ -62,8 +62,8 @@ class Recorder:
                 self._some.clear()
 
     def _take(self) -> list[Report]:
-        """Whole reports, oldest first, up to the limit of rows; of two about one listing only the first: a statement may
-        not touch a row twice."""
+        """Whole reports, oldest first, up to the limit of rows; of two about one listing only the first: a statement
+        may not touch a row twice."""
         taken: list[Report] = []
         left: list[Report] = []
         seen: set[tuple[int, int]] = set()

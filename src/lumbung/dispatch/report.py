@@ -16,7 +16,7 @@ Key = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to send for a store. `doubt_until`: on this process's monotonic clock, calls of a lost holder may take
-    effect until then. `lifetime_seconds`: after its last renewal."""
+    effect until then. `lifetime_seconds`: after its last renewal. `in_trouble`: it is said so in the database."""
 
     store_id: int
     tenant_id: int
@@ -26,6 +26,7 @@ class Lease:
     doubt_until: float = 0.0
     lifetime_seconds: float = 15.0
     channel_app_id: int | None = None
+    in_trouble: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ the limits on calls in flight allow. What is sent is the newest quantity at that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
@@ -40,12 +41,14 @@ from lumbung.dispatch.policy import Defer, Delays, Fine, Pause, Refresh, Retry, 
 from lumbung.dispatch.recorder import Recorder
 from lumbung.dispatch.report import Lease, Report
 from lumbung.dispatch.storage import Storage
-from lumbung.dispatch.tokens import TokenKeeper
+from lumbung.dispatch.tokens import Refusal, TokenKeeper
 from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
 from lumbung.errors import LumbungError
 from lumbung.settings import Settings
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,9 @@ class StoreSender:
             bisection=bisection,
             dice=engine.dice,
         )
-        self._calls: dict[asyncio.Task[None], None] = {}  # a dict: tasks in the order in which they began
+        self._calls: dict[asyncio.Task[Any], None] = {}  # a dict: tasks in the order in which they began
         self._in_flight = 0
+        self._in_trouble = lease.in_trouble
         self._woken = asyncio.Event()
         self._stopping = False
         self.waits_for_lease = False
@@ -222,6 +226,7 @@ class StoreSender:
         """Start a call with a permit in hand. Waiting for it may have taken long, so everything is looked at again."""
         if self._stopping or not self._lease_lasts():
             return False
+        refusal = await self._fresh_tokens()
         batch = await self._window.next()
         if batch is None:
             return False
@@ -232,8 +237,15 @@ class StoreSender:
         self._pacer.take(now)
         self._window.busy.update(listing.listing_id for listing in batch.listings)
         self._in_flight += 1
-        self._start_task(self._call(batch, now))
+        self._start_task(self._call(batch, now, refusal))
         return True
+
+    async def _fresh_tokens(self) -> Refusal | None:
+        """Before the lease and pacing are looked at, because a refresh may take as long as a call. Like a call it ends,
+        and is waited for, whatever becomes of the sender: a new pair that is dropped loses the store."""
+        if self._tokens is None or not self._tokens.wants_refresh:
+            return None
+        return await asyncio.shield(self._start_task(self._tokens.before_call()))
 
     def _ready_at(self, now: float) -> float:
         return max(self._pacer.next_at(now), self._breaker.next_at(now) or now)
@@ -249,24 +261,28 @@ class StoreSender:
     def _may_go(self, now: float) -> bool:
         return not self._stopping and self._pacer.next_at(now) <= now and self._breaker.may_start(now)
 
-    def _start_task(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(_awaited(work))
+    def _start_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
         self._calls[task] = None
         task.add_done_callback(lambda done: self._calls.pop(done, None))
+        return task
 
     # --- a call ---
 
-    async def _call(self, batch: Batch, started: float) -> None:
-        ids = [listing.listing_id for listing in batch.listings]
+    async def _call(self, batch: Batch, started: float, refusal: Refusal | None) -> None:
+        """`refusal`: answers the call in its stead."""
+        ids = {listing.listing_id for listing in batch.listings}
+        held: set[int] = set()
         try:
-            exchanged, used = await self._exchange(batch)
+            exchanged, used = await self._exchange(batch, refusal)
             verdict = self._judged(batch, exchanged, started)
+            # Now: a later verdict may release them before this one is recorded, and frees them when it is itself.
+            held = {listing_id for listing_id in ids if self._judge.holds(listing_id)}
             pause = await self._heed(verdict, used)
             calls = (*exchanged.calls, *(self._tokens.take_calls() if self._tokens else ()))
             await self._record(verdict, calls, pause)
         finally:
-            held = {listing_id for listing_id in ids if self._judge.holds(listing_id)}
-            self._window.busy.difference_update(set(ids) - held)
+            self._window.busy.difference_update(ids - held)
             self._woken.set()
 
     async def _tell(self, verdict: Verdict) -> None:
@@ -297,14 +313,12 @@ class StoreSender:
         if not ours:
             self._log.info("results were dropped: another process sends for this store")
 
-    async def _exchange(self, batch: Batch) -> tuple[Exchanged, Tokens | None]:
+    async def _exchange(self, batch: Batch, refusal: Refusal | None) -> tuple[Exchanged, Tokens | None]:
         """What the call gave, and the token pair that it was made with."""
-        used: Tokens | None = None
+        used = self._tokens.tokens if self._tokens else None
         in_flight = self._engine.metrics.in_flight.labels(self.lease.channel)
         in_flight.inc()
         try:
-            refusal = await self._tokens.before_call() if self._tokens else None
-            used = self._tokens.tokens if self._tokens else None
             if refusal is not None:
                 return Exchanged.all_alike(batch, refusal), used
             return await self._ask_marketplace(batch), used
@@ -348,10 +362,8 @@ class StoreSender:
         pause: str | None = None
         refresh = False
         for told in verdict.store:
-            if isinstance(told.decision, Refresh):
-                refresh = True
-            else:
-                pause = await self._do(told) or pause
+            refresh = refresh or isinstance(told.decision, Refresh)
+            pause = await self._do(told) or pause
         if refresh:
             pause = await self._refresh(used) or pause
         if pause is not None:
@@ -378,14 +390,18 @@ class StoreSender:
             case Pause(reason=reason):
                 return reason
             case Refresh():
-                pass
+                await self._answers(now)
         return None
 
     async def _can_be_reached(self, now: float) -> None:
         if self._tokens:
             self._tokens.accepted()
+        await self._answers(now)
+
+    async def _answers(self, now: float) -> None:
         if self._breaker.succeeded(now):
             self._log.info("the marketplace can be reached again")
+        if self._in_trouble:
             await self._note_trouble(None)
 
     async def _slow_application(self, channel_app_id: int, seconds: float) -> None:
@@ -395,9 +411,12 @@ class StoreSender:
             self._log.warning("other processes could not be told to slow down", error=str(error))
 
     async def _note_trouble(self, trouble: str | None) -> None:
-        """For people and for the reasons of items; nothing depends on it."""
+        """For people and for the reasons of items; nothing else depends on it. An end that could not be noted is noted
+        with the next answer."""
+        self._in_trouble = True
         try:
             await self._engine.storage.note_trouble(self.lease, trouble)
+            self._in_trouble = trouble is not None
         except LumbungError as error:
             self._log.debug("the store's trouble could not be noted", error=str(error))
 
@@ -419,10 +438,6 @@ class StoreSender:
 
 
 _BROKEN = InDoubt("The connector failed: see the log")
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
 
 
 def _push_of(task: Task, listing: Due) -> Push:

@@ -36,9 +36,9 @@ class Storm:
         return (*self._parked, *self._held)
 
     def rejected(self, listing_id: int) -> bool:
-        """Count and hold a rejection. True: it is a storm."""
-        if listing_id not in self._parked:
-            self._held[listing_id] = None
+        """Count and hold a rejection, also of one that was parked and tried again. True: it is a storm."""
+        self._parked.pop(listing_id, None)
+        self._held[listing_id] = None
         return len(self._parked) + len(self._held) >= self._max
 
     def succeeded(self) -> tuple[int, ...]:

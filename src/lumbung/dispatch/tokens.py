@@ -55,7 +55,7 @@ class TokenKeeper:
         self._clock = clock
         self._settings = settings
         self._keep = keep
-        self._one_at_a_time = asyncio.Lock()
+        self._trading: tuple[Tokens, asyncio.Future[Refusal | None]] | None = None
         self._tokens = tokens
         self._renewed_because_refused = False
         self._try_again_at = 0.0
@@ -67,6 +67,13 @@ class TokenKeeper:
         """The pair in use: what a call was made with, to be named when it is refused."""
         return self._tokens
 
+    @property
+    def wants_refresh(self) -> bool:
+        """Whether half the life of the pair is over, and it has expired or was not tried in vain just now."""
+        if self._clock.now() >= self._tokens.access_expires_at:
+            return True
+        return self._clock.now() >= _half_life(self._tokens) and self._clock.monotonic() >= self._try_again_at
+
     def take_calls(self) -> tuple[CallRecord, ...]:
         """The calls that refreshing has made since the last time."""
         calls, self._calls = tuple(self._calls), []
@@ -75,7 +82,7 @@ class TokenKeeper:
     async def before_call(self) -> Refusal | None:
         """Refresh when half the life of the pair is over. What is returned answers the call in its stead: only when the
         pair has expired and no other can be had now."""
-        if self._clock.now() < _half_life(self._tokens) or self._clock.monotonic() < self._try_again_at:
+        if not self.wants_refresh:
             return None
         refusal = await self._renew(self._tokens)
         if refusal is None:
@@ -99,40 +106,47 @@ class TokenKeeper:
         self._renewed_because_refused = False
 
     async def _renew(self, used: Tokens) -> Refusal | None:
-        """Trade the pair once, however many ask at the same time."""
-        async with self._one_at_a_time:
-            if self._tokens is not used:
-                return None
+        """Trade the pair once, however many ask at the same time: they all get its answer. Once begun it ends, and what
+        it gives is written, whatever becomes of those who have asked."""
+        while self._tokens is used:
+            if self._trading is None:
+                self._trading = used, asyncio.ensure_future(self._trade(used))
+                self._keep(_ended(self._trading[1]))
+            traded, refusal = self._trading
+            if traded is used:
+                return await asyncio.shield(refusal)
+            await asyncio.shield(refusal)
+        return None
+
+    async def _trade(self, used: Tokens) -> Refusal | None:
+        try:
             if await self._take_stored(used):
                 return None
             refreshed = await self._session.refresh(used)
             self._calls.extend(refreshed.calls)
             match refreshed.result:
                 case Tokens() as new:
-                    await self._use(used, new)
+                    self._take(new)
+                    await self._write(used, new)
                     return None
                 case Unauthorized() as refusal:
                     return None if await self._take_stored(used) else refusal
                 case other:
                     return Unavailable(f"The access token cannot be refreshed now: {other.message}")
+        finally:
+            self._trading = None
 
     async def _take_stored(self, used: Tokens) -> bool:
-        """Use the pair that somebody else has stored meanwhile, if there is one."""
+        """Use the pair that somebody else has stored meanwhile, if there is one that can be opened."""
         try:
             stored = await self._storage.read_tokens(self._lease)
-        except LumbungError:
+            if stored is None or stored[1] == digest(used):
+                return False
+            self._take(unseal(self._keyring, self._lease.store_id, stored[0]))
+        except LumbungError as error:
+            log.warning("a stored token pair cannot be taken", store=self._lease.store_id, error=str(error))
             return False
-        if stored is None or stored[1] == digest(used):
-            return False
-        self._take(unseal(self._keyring, self._lease.store_id, stored[0]))
         return True
-
-    async def _use(self, old: Tokens, new: Tokens) -> None:
-        """Write first, then use: what is used but not written is lost with this process."""
-        writing = asyncio.ensure_future(self._write(old, new))
-        self._keep(writing)
-        self._take(new)
-        await asyncio.shield(writing)
 
     def _take(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -161,6 +175,10 @@ class TokenKeeper:
         if stored is not None and stored[1] != digest(new):
             log.warning("another process has stored a token pair meanwhile: taking it", store=self._lease.store_id)
             self._take(unseal(self._keyring, self._lease.store_id, stored[0]))
+
+
+async def _ended(work: asyncio.Future[Refusal | None]) -> None:
+    await asyncio.wait([work])
 
 
 def _half_life(tokens: Tokens) -> datetime:

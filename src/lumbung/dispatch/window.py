@@ -146,7 +146,7 @@ class Window:
             case Task.PUSH:
                 return group(mine, self._batch_key, manifest.batch_max, self._bisection.size)
             case Task.ASK:
-                return group(mine, _handle_of, manifest.batch_max)
+                return group(mine, _handle_of, manifest.batch_max, self._bisection.size)
             case Task.READ:
                 return group(mine, lambda _: "", manifest.read_max)
 

@@ -4,9 +4,9 @@
                   ^ wake-up, poll, a wait that is over
     renew: one row for the whole process, at once what it holds and how many others there are
 
-Each process aims at its share, stores with work / live workers, and gives back what is above it, a part at each renewal.
-It stops starting calls when its lease could end during one. On a stop it finishes what is in flight, records it and
-gives the leases back.
+Each process aims at its share, stores with work / live workers, and gives back what is above it, a part at each
+renewal. It stops starting calls when its lease could end during one. On a stop it finishes what is in flight, records
+it and gives the leases back.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Worker:
         )
         self._worker_id = 0
         self._live = 1  # processes, this one among them
-        self._with_work = 0  # stores of the whole installation, at the last look
+        self._with_work: set[int] = set()  # stores of the whole installation, since the last renewal
         self._senders: dict[int, tuple[StoreSender, asyncio.Task[None]]] = {}
-        self._leaving: dict[asyncio.Task[None], None] = {}
+        self._leaving: dict[int, asyncio.Task[None]] = {}  # stores that are being handed over
         self._kept: set[asyncio.Future[None]] = set()
         self._look = asyncio.Event()
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
@@ -241,7 +241,7 @@ class Worker:
     async def _look_for_work(self) -> None:
         await self._reap()
         work = {found.store_id: found for found in await self._storage.look()}
-        self._with_work = len(work)
+        self._with_work |= work.keys()
         await self._drop_revoked(work)
         await self._release_waits(found.store_id for found in work.values() if found.ready)
         for store_id in work.keys() & self._senders.keys():
@@ -276,8 +276,8 @@ class Worker:
     async def _claim(self, wanted: Sequence[int]) -> Sequence[LeaseRow]:
         most = room(
             held=len(self._senders),
-            with_work=self._with_work,
-            active=self._active(),
+            with_work=len(self._with_work),
+            active=len(self._active()),
             live=self._live,
             held_max=self._settings.stores_held_max,
         )
@@ -293,9 +293,9 @@ class Worker:
         # Registered anew meanwhile: what the expired id has just taken is free for anybody.
         return claimed if worker_id == self._worker_id else ()
 
-    def _active(self) -> int:
-        """Stores that are ours and have something to do."""
-        return sum(sender.idle_since is None for sender, _ in self._senders.values())
+    def _active(self) -> list[int]:
+        """Stores that are ours and had something to do since the last renewal."""
+        return [store_id for store_id in self._senders if store_id in self._with_work]
 
     def _tell(self, *, away: bool, error: str = "") -> None:
         """Log once down, once up."""
@@ -323,6 +323,7 @@ class Worker:
             self._clock.monotonic() + row.doubt_seconds,
             row.lifetime_seconds,
             row.channel_app_id,
+            row.in_trouble,
         )
         try:
             sender = self._opener.open(row, held, self._engine)
@@ -353,39 +354,40 @@ class Worker:
                 self._senders.pop(store_id, None)
 
     def _give_back_excess(self) -> None:
-        """Stores above our share, and those that have been idle for long, are left in good order: what is in flight ends
-        and is recorded, then the lease is free."""
+        """Stores above our share, and those that have been idle for long, are left in good order: what is in flight
+        ends and is recorded, then the lease is free."""
         now = self._clock.monotonic()
         idle = [
             store_id
             for store_id, (sender, _) in self._senders.items()
             if sender.idle_since is not None and now - sender.idle_since >= self._settings.store_idle_seconds
         ]
+        active = self._active()
         count = excess(
-            with_work=self._with_work,
-            active=self._active(),
+            with_work=len(self._with_work),
+            active=len(active),
             live=self._live,
             percent=self._settings.give_back_percent,
         )
-        active = [store_id for store_id, (sender, _) in self._senders.items() if sender.idle_since is None]
-        for store_id in (*idle, *active[:count]):
-            task = asyncio.create_task(self._hand_over(store_id))
-            self._leaving[task] = None
-            task.add_done_callback(lambda done: self._leaving.pop(done, None))
+        self._with_work = set()
+        for store_id in sorted({*idle, *active[:count]} - self._leaving.keys()):
+            self._leaving[store_id] = asyncio.create_task(self._hand_over(store_id))
 
     async def _hand_over(self, store_id: int) -> None:
-        sender, _ = self._senders[store_id]
-        await sender.stop()
-        if self._senders.get(store_id, (None, None))[0] is not sender:
-            return  # lost, or reaped, meanwhile
-        del self._senders[store_id]
-        self._elsewhere.add(store_id)
         try:
+            sender, _ = self._senders[store_id]
+            await sender.stop()
+            if self._senders.get(store_id, (None, None))[0] is not sender:
+                return  # lost, or reaped, meanwhile
+            del self._senders[store_id]
+            self._elsewhere.add(store_id)
             await self._storage.give_back(self._worker_id, [store_id])
+            self._metrics.lease_changes.labels("given back").inc()
             await self._wake_ups.tell([store_id])
         except LumbungError:
             return  # without a sender it is given back at a later renewal
-        self._metrics.lease_changes.labels("given back").inc()
+        finally:
+            self._leaving.pop(store_id, None)
 
     def _drop_senders(self, lost: Mapping[int, int]) -> None:
         """Leases of these epochs are gone: nothing may be started, what is in flight cannot be recorded."""

@@ -39,10 +39,13 @@ class Imported:
     remapped: int
 
 
-async def import_listings(connection: Connection, tenant_id: int, rows: Sequence[Mapped]) -> Imported:
+async def import_listings(
+    connection: Connection, tenant_id: int, rows: Sequence[Mapped], *, remap_doubt_seconds: float
+) -> Imported:
     """Map remote variants to SKUs that exist, no place twice. A place that another SKU has is remapped.
 
-    A remap retires the listing and makes a new one, so that an answer in flight can never mark the wrong one.
+    A remap retires the listing and makes a new one, so that an answer in flight can never mark the wrong one. Its call
+    may still take effect for `remap_doubt_seconds`: the new listing's first delivery is confirmed after that.
     """
     places = [(row.store_id, row.remote_variant) for row in rows]
     held = await catalogue.live_listings(connection, tenant_id, places)
@@ -59,8 +62,11 @@ async def import_listings(connection: Connection, tenant_id: int, rows: Sequence
         variant = variants[tenant_id, listing.variant_id]
         variant.remove(variant.listings[listing.id], "The listing was mapped to another SKU", version=version)
     await catalogue.retire_listings(connection, tenant_id, [listing.id for listing in moved])
-    await _add(connection, variants, tenant_id, fresh, skus, version)
+    added = await _add(connection, variants, tenant_id, fresh, skus, version)
+    doubtful = await _doubtful(connection, variants, tenant_id, moved)
     await stock.write(connection, variants.values())
+    doubted = [listing.id for listing in added if (listing.store_id, listing.remote_variant) in doubtful]
+    await catalogue.doubt_states(connection, tenant_id, doubted, seconds=remap_doubt_seconds)
     return Imported(len(fresh) - len(moved), len(rows) - len(fresh), len(moved))
 
 
@@ -98,6 +104,23 @@ async def _locked(connection: Connection, tenant_id: int, ids: Iterable[int]) ->
     return variants
 
 
+async def _doubtful(
+    connection: Connection, variants: Mapping[Pair, VariantStock], tenant_id: int, moved: Iterable[ListingRow]
+) -> set[tuple[int, str]]:
+    """The places among those that are moved where a call may be under way.
+
+    Looked at under the locks that `stock.write` takes, all of them and in their order: a call that begins later finds
+    the listing cleared.
+    """
+    moved = list(moved)
+    if not moved:
+        return set()
+    written = {(v.tenant_id, id_) for v in variants.values() for id_ in (*v.changes.due, *v.changes.cleared)}
+    await db.lock_states(connection, written)
+    calling = await catalogue.calling_states(connection, tenant_id, [listing.id for listing in moved])
+    return {(listing.store_id, listing.remote_variant) for listing in moved if listing.id in calling}
+
+
 async def _add(
     connection: Connection,
     variants: Mapping[Pair, VariantStock],
@@ -105,7 +128,7 @@ async def _add(
     rows: Sequence[Mapped],
     skus: Mapping[str, int],
     version: int,
-) -> None:
+) -> list[ListingRow]:
     channels = {row.store_id: row.channel for row in rows}
     added = await catalogue.add_listings(
         connection, tenant_id, [(skus[row.sku], row.store_id, row.remote_variant) for row in rows]
@@ -119,3 +142,4 @@ async def _add(
         variant = variants[tenant_id, row.variant_id]
         variant.listings[row.id] = listing
         variant.recompute(listing, version=version)
+    return added

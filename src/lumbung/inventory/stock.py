@@ -24,8 +24,10 @@ from typing import Any
 from uuid import UUID
 
 from lumbung.channels.catalogue import CATALOGUE
+from lumbung.db import stats
 from lumbung.db import stock as db
 from lumbung.db.query import Connection
+from lumbung.db.stats import Counts
 from lumbung.errors import BadRequest, Conflict, LumbungError, NotFound, Problem
 from lumbung.inventory.sellable import lane_of
 from lumbung.inventory.variant_stock import (
@@ -316,6 +318,17 @@ async def _write_history(connection: Connection, requests: list[_Request]) -> No
     await db.write(connection, "write_updates", [_update_row(request) for request in taken])
     await db.write(connection, "write_items", [_item_row(r, item) for r in taken for item in r.items or ()])
     await db.write(connection, "write_changes", [_change_row(request) for request in taken])
+    await stats.add(connection, _accepted(taken))
+
+
+def _accepted(requests: Iterable[_Request]) -> dict[Pair, Counts]:
+    """How many items each store is to deliver, by (tenant_id, store_id)."""
+    counts: dict[Pair, Counts] = {}
+    for request in requests:
+        for item in request.items or ():
+            if item.store_id:
+                counts.setdefault((request.tenant.id, item.store_id), Counts()).accepted += 1
+    return counts
 
 
 def _update_row(request: _Request) -> tuple[Any, ...]:

@@ -20,14 +20,16 @@ Progress = Callable[[int], None]
 
 
 async def settle(pool: Pool, settings: Settings, store: StoreRow, progress: Progress) -> None:
-    """Recompute every listing of a store after a change of its warehouses."""
+    """Recompute every listing of a store after a change of its warehouses. Who makes a newer change settles that."""
+    async with pool.connection() as connection:
+        newest = await stores.newest_change(connection, tenant_id=store.tenant_id, store_id=store.id)
 
     async def work(connection: Connection, chunk: list[ListingRow]) -> None:
         await recompute(connection, store.tenant_id, chunk)
 
     await _in_chunks(pool, settings, store, work, progress)
     async with pool.transaction() as connection:
-        await stores.settle_links(connection, tenant_id=store.tenant_id, store_id=store.id)
+        await stores.settle_links(connection, tenant_id=store.tenant_id, store_id=store.id, newest=newest)
     await wake.notify(pool, [store.id])
 
 

@@ -41,5 +41,6 @@ MANIFEST = Manifest(
     ),
     call_timeout_seconds=20.0,
     quiesce_seconds=60.0,  # [M] an unanswered call is assumed to be over a minute later
+    reads_back=True,
     quantity_means="sellable",  # Blibli takes ordered units off availableStock itself [C]
 )

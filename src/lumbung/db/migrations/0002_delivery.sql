@@ -92,3 +92,6 @@ SELECT s.tenant_id, s.store_id, s.listing_id, s.lane, s.due_for, s.version_due, 
 FROM listing_state s
 JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
 WHERE s.lane > 0;
+
+-- Parked listings are few, and park_reason changes only when one is parked or brought back: updates stay HOT.
+CREATE INDEX listing_state_parked ON listing_state (tenant_id, store_id, listing_id) WHERE park_reason IS NOT NULL;

@@ -1,0 +1,231 @@
+"""`lumbung reconcile`: have marketplaces read back, and correct what would oversell.
+
+Only the worker that holds a store's lease calls its marketplace. So the command marks listings as due to be read, wakes
+the workers, and watches until all are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from lumbung.channels import registry
+from lumbung.channels.catalogue import CATALOGUE
+from lumbung.cli import audit, chosen, output, session
+from lumbung.cli.chosen import Chosen
+from lumbung.cli.resync import mark
+from lumbung.db import upkeep, wake
+from lumbung.db.stores import StoreRow
+from lumbung.db.upkeep import Marked
+from lumbung.errors import UsageError
+from lumbung.model import DueFor
+
+if TYPE_CHECKING:
+    from lumbung.cli.compose import Installation
+
+COLUMNS = {
+    "found": "FOUND",
+    "store": "STORE",
+    "sku": "SKU",
+    "remote_variant": "REMOTE VARIANT",
+    "quantity_due": "SHOULD SHOW",
+    "quantity_observed": "SHOWS",
+    "why": "WHY",
+}
+T = TypeVar("T")
+
+KINDS = ("equal", "above", "below", "unreadable", "skipped", "unread")
+BELOW = "Units were probably sold since"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """`rows`: a marked listing each; `counts`: of KINDS, listings that were not marked among the skipped."""
+
+    marked: list[Marked]
+    notes: list[str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    raised: int = 0
+
+
+def reconcile(
+    context: typer.Context,
+    store: chosen.StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read only; correct nothing.")] = False,
+    correct_down: Annotated[
+        bool,
+        typer.Option("--correct-down", help="Tell those again that show less than they should: it undoes sales!"),
+    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask the workers, and do not wait for them.")] = False,
+    tenant: session.TenantOption = None,
+    as_json: session.JsonOption = False,
+) -> None:
+    """Read back what live stores show, and correct what would oversell.
+
+    What shows more than it should is told again. What shows less is reported: units were probably sold since.
+    """
+    if correct_down and (dry_run or no_wait):
+        raise UsageError("--correct-down goes neither with --dry-run nor with --no-wait")
+    due_for = DueFor.OBSERVE if dry_run else DueFor.RECONCILE
+    outcome = session.run(context, partial(_reconcile, tenant, store, due_for, correct_down, no_wait))
+    if no_wait:
+        output.say(f"Workers read {_listings(len(outcome.marked))} back")
+    elif as_json:
+        output.document({"counts": {kind: outcome.counts[kind] for kind in KINDS}, "listings": outcome.rows})
+    else:
+        _show(outcome, dry_run=dry_run)
+    for note in outcome.notes:
+        output.note(note)
+
+
+def _show(outcome: Outcome, *, dry_run: bool) -> None:
+    different = [row for row in outcome.rows if row["found"] != "equal"]
+    if different:
+        output.listing(different, COLUMNS, as_json=False)
+    counts = outcome.counts
+    corrected = "oversells" if dry_run else "oversells, corrected"
+    told = f", {outcome.raised} told again" if outcome.raised else ""
+    output.say(
+        f"{counts['equal']} equal, {counts['above']} above ({corrected}), {counts['below']} below "
+        f"(probably sold{told}), {counts['unreadable']} unreadable, {counts['skipped']} skipped"
+        + (f", {counts['unread']} not read yet" if counts["unread"] else "")
+    )
+
+
+def _listings(count: int) -> str:
+    return f"{count} listing{'' if count == 1 else 's'}"
+
+
+async def _reconcile(
+    tenant: str | None, store: str | None, due_for: DueFor, correct_down: bool, no_wait: bool, hub: Installation
+) -> Outcome:
+    async with hub.pool.connection() as connection:
+        which = await chosen.find_chosen(connection, tenant, store)
+        problems = {row.id: _unreadable(row) for row in which.stores}
+        if which.store is not None and (problem := problems[which.store.id]) is not None:
+            raise UsageError(problem)
+        readable = [row.id for row in which.stores if problems[row.id] is None]
+        others = await upkeep.count_others(connection, tenant_id=which.tenant_id, store_ids=readable)
+    notes = [f"Left out. {problem}" for problem in problems.values() if problem is not None]
+    outcome = Outcome(await mark(hub, which, readable, due_for, "reconcile"), notes)
+    outcome.counts["skipped"] = sum(others.values())
+    if any(others.values()):
+        notes.append(
+            f"Skipped: {others['busy']} due or waiting, {others['parked']} parked, {others['without']} without a figure"
+        )
+    if no_wait:
+        return outcome
+    unread = await _wait(hub, which.tenant_id, outcome.marked)
+    if unread:
+        notes.append(await _why_unread(hub, which, readable, len(unread)))
+    await _read(hub, which.tenant_id, outcome)
+    if correct_down:
+        await _correct_down(hub, which, outcome)
+    return outcome
+
+
+def _unreadable(store: StoreRow) -> str | None:
+    """Why a store is not read back."""
+    channel = registry.find(store.channel)
+    if channel is None or not channel.manifest.reads_back:
+        return f"Store {store.name!r} is on {CATALOGUE[store.channel].name}, which cannot be read back"
+    return chosen.not_live(store)
+
+
+async def _wait(hub: Installation, tenant_id: int, marked: Sequence[Marked]) -> set[int]:
+    """Until all are read, nothing was read for a while, or the operator ends it; returns those that are not read."""
+    poll_seconds, quiet_seconds = hub.settings.reconcile_poll_seconds, 0.0
+    unread = {listing.listing_id for listing in marked}
+    with output.progress("Read back", len(unread)) as advance:
+        try:
+            while unread and quiet_seconds < hub.settings.reconcile_stall_seconds:
+                await pause(poll_seconds)
+                left = await _still_unread(hub, tenant_id, sorted(unread))
+                quiet_seconds = quiet_seconds + poll_seconds if left == unread else 0.0
+                advance(len(unread) - len(left))
+                unread = left
+        except asyncio.CancelledError:  # ctrl-C: what is known by now is told
+            output.note("Interrupted: workers read the rest all the same")
+    return unread
+
+
+def _chunks(rows: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+async def pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def _still_unread(hub: Installation, tenant_id: int, ids: Sequence[int]) -> set[int]:
+    left: set[int] = set()
+    async with hub.pool.connection() as connection:
+        for chunk in _chunks(ids, hub.settings.chunk_rows_max):
+            left |= await upkeep.still_unread(connection, tenant_id=tenant_id, listing_ids=chunk)
+    return left
+
+
+async def _why_unread(hub: Installation, which: Chosen, store_ids: list[int], count: int) -> str:
+    head = f"{_listings(count)} not read yet"
+    async with hub.pool.connection() as connection:
+        if not await upkeep.workers_live(connection):
+            return f"{head}: no worker runs; start one with `lumbung serve`"
+        troubles = await upkeep.store_troubles(connection, tenant_id=which.tenant_id, store_ids=store_ids)
+    if troubles:
+        return f"{head}: " + "; ".join(f"store {name!r}: {trouble}" for name, trouble in troubles)
+    return f"{head}: workers go on as fast as the marketplace allows; see `lumbung failures list`"
+
+
+async def _read(hub: Installation, tenant_id: int, outcome: Outcome) -> None:
+    async with hub.pool.connection() as connection:
+        for chunk in _chunks(outcome.marked, hub.settings.chunk_rows_max):
+            rows = await upkeep.read_observed(connection, tenant_id=tenant_id, marked=chunk)
+            outcome.rows += [_row(row) for row in rows]
+    outcome.counts.update(row["found"] for row in outcome.rows)
+
+
+def _row(row: upkeep.Row) -> dict[str, Any]:
+    found, why = _found(row)
+    names = ("listing_id", "store", "sku", "remote_variant", "quantity_due")
+    shown = row["quantity_observed"] if row["observed"] else None
+    return {"found": found, **{name: row[name] for name in names}, "quantity_observed": shown, "why": why}
+
+
+def _found(row: upkeep.Row) -> tuple[str, str | None]:
+    """One of KINDS, and what there is to say about it."""
+    if row["unread"]:
+        return "unread", None
+    if row["changed"]:
+        return "skipped", "A newer update came meanwhile"
+    if not row["observed"] or row["quantity_observed"] is None:
+        return "unreadable", row["last_message"]
+    if row["quantity_observed"] > row["quantity_due"]:
+        return "above", "It would oversell"
+    if row["quantity_observed"] < row["quantity_due"]:
+        return "below", BELOW
+    return "equal", None
+
+
+async def _correct_down(hub: Installation, which: Chosen, outcome: Outcome) -> None:
+    below = {row["listing_id"] for row in outcome.rows if row["found"] == "below"}
+    told: list[int] = []
+    for chunk in _chunks([one for one in outcome.marked if one.listing_id in below], hub.settings.chunk_rows_max):
+        told += await session.retried(partial(_correct_chunk, hub, which, chunk))
+    outcome.raised = len(told)
+    if told:
+        await wake.notify(hub.pool, set(told))
+
+
+async def _correct_chunk(hub: Installation, which: Chosen, chunk: Sequence[Marked]) -> list[int]:
+    async with session.locking(hub.pool, hub.settings) as connection:
+        told = await upkeep.correct_down(connection, tenant_id=which.tenant_id, marked=chunk)
+        ids = [listing.listing_id for listing in chunk]
+        await audit.write(connection, which.tenant_id, "reconcile.correct_down", which.subject, listings=ids)
+    return told

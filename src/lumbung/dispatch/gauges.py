@@ -1,0 +1,33 @@
+"""Counting what is due, waits and is parked, now and then, for the worker's metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from lumbung.db import gauges
+from lumbung.db.pool import Pool
+from lumbung.dispatch.metrics import WorkerMetrics
+from lumbung.errors import LumbungError
+from lumbung.model import Lane, WaitReason
+from lumbung.settings import Settings
+
+
+async def keep_counting(pool: Pool, settings: Settings, metrics: WorkerMetrics) -> None:
+    """Never ends. While the database is away the gauges keep what they showed last."""
+    while True:
+        with suppress(LumbungError):  # the worker tells that the database is away
+            await count(pool, settings, metrics)
+        await asyncio.sleep(settings.metrics_interval_seconds)
+
+
+async def count(pool: Pool, settings: Settings, metrics: WorkerMetrics) -> None:
+    async with pool.connection() as connection:
+        found = await gauges.read(connection, rows_max=settings.metrics_rows_max)
+    for lane in Lane:
+        if lane is not Lane.NONE:
+            metrics.due.labels(lane.name.lower()).set(found.due.get(int(lane), 0))
+    for reason in WaitReason:
+        metrics.waiting.labels(reason.value).set(found.waiting.get(reason.value, 0))
+    metrics.parked.set(found.parked)
+    metrics.oldest_due.set(found.oldest_due_seconds)

@@ -1,0 +1,446 @@
+"""From what a call gave to what is written down: bisection, the storm rule, doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lumbung.channels.base import (
+    Accepted,
+    Attempt,
+    Floor,
+    InDoubt,
+    Misconfigured,
+    Observed,
+    Outcome,
+    Reading,
+    ReadRow,
+    Rejected,
+    Row,
+    Scope,
+    Submitted,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from lumbung.db import delivery
+from lumbung.db.delivery import Due
+from lumbung.dispatch.batching import Bisection
+from lumbung.dispatch.judge import Answered, Exchanged, Judge, Moment, Told, Verdict, sent_quantity
+from lumbung.dispatch.policy import (
+    Again,
+    AwaitFloor,
+    Correct,
+    Deliver,
+    Fine,
+    ListingDecision,
+    Park,
+    Pause,
+    Refresh,
+    Retry,
+    Settle,
+    SlowDown,
+    Stay,
+    Submit,
+    Trouble,
+)
+from lumbung.dispatch.report import Lease, Result
+from lumbung.dispatch.window import Batch, Task
+from lumbung.model import DueFor
+from tests.dispatch.test_policy import DELAYS
+
+LEASE = Lease(store_id=1, tenant_id=1, epoch=1, channel="blib", store_name="Toko")
+MOMENT = Moment(started=100.0, now=101.0)
+
+
+def judge_of(lease: Lease = LEASE, *, bisection: Bisection | None = None, storm: int = 50) -> Judge:
+    return Judge(
+        lease,
+        DELAYS,
+        quiesce_seconds=20.0,
+        quiesce_seconds_max=60.0,
+        storm_rejections=storm,
+        bisection=Bisection() if bisection is None else bisection,
+        dice=lambda: 0.5,
+    )
+
+
+def due(listing_id: int, quantity: int = 7) -> Due:
+    return Due(listing_id, lane=1, version=40, quantity=quantity, attempts=0, remote_variant="{}")
+
+
+def batch(*listings: Due | int, task: Task = Task.PUSH, read_at: float = 99.0) -> Batch:
+    return Batch(task, tuple(due(item) if isinstance(item, int) else item for item in listings), read_at)
+
+
+def push(judge: Judge, *answers: tuple[Due | int, Outcome], as_a_whole: bool = False) -> Verdict:
+    rows = tuple(
+        Row(listing if isinstance(listing, int) else listing.listing_id, outcome) for listing, outcome in answers
+    )
+    attempt = Attempt(rows, (), as_a_whole)
+    return judge.judge(batch(*(listing for listing, _ in answers)), Exchanged.of(attempt), MOMENT)
+
+
+def decisions(verdict: Verdict) -> dict[int, ListingDecision]:
+    assert len({result.listing_id for result in verdict.results}) == len(verdict.results)
+    return {result.listing_id: result.decision for result in verdict.results}
+
+
+# --- a batch ---
+
+
+def test_every_listing_of_a_call_gets_the_decision_of_its_own_row() -> None:
+    verdict = push(judge_of(), (1, Accepted()), (2, Unavailable("away")), (3, Throttled(9.0)))
+    assert decisions(verdict) == {1: Deliver(), 2: Retry(0.25), 3: Stay()}
+    assert verdict.store == (
+        Told(Fine(), "Successfully Updated"),
+        Told(Trouble(), "away"),
+        Told(SlowDown(9.0), "The marketplace asks to slow down"),
+    )
+
+
+def test_what_is_written_down_names_the_version_and_quantity_that_were_sent() -> None:
+    exchanged = Exchanged({1: Answered(Accepted(), '{"ok":true}')}, ())
+    [result] = judge_of().judge(batch(replace(due(1), attempts=2)), exchanged, MOMENT).results
+    assert result == Result(
+        1, 40, 7, "Accepted", Deliver(), "Successfully Updated", '{"ok":true}', due_for=DueFor.PUSH, attempt=3
+    )
+
+
+def test_below_a_floor_the_floor_is_what_was_sent() -> None:
+    floored = replace(due(1, quantity=2), floor=5)
+    assert sent_quantity(floored) == 5
+    [result] = push(judge_of(), (floored, Accepted())).results
+    assert (result.quantity, result.decision) == (5, AwaitFloor(45.0, sent=True))
+
+
+def test_a_floor_that_is_below_the_quantity_by_now_is_no_matter() -> None:
+    risen = replace(due(1, quantity=8), floor=5)
+    assert sent_quantity(risen) == 8
+    [result] = push(judge_of(), (risen, Accepted())).results
+    assert (result.quantity, result.decision) == (8, Deliver())
+
+
+def test_a_minimum_that_is_no_more_than_what_was_sent_is_not_sent_over_and_over() -> None:
+    [result] = push(judge_of(), (due(1, quantity=7), Floor(7, "reserved"))).results
+    assert result.decision == Retry(0.25, floor=7)
+
+
+def test_an_answer_without_a_row_for_each_listing_is_an_error_that_changes_nothing() -> None:
+    bisection = Bisection()
+    judge = judge_of(bisection=bisection, storm=2)
+    push(judge, (9, Rejected("gone")))
+    bisection.failed([1, 2])
+    one = Exchanged.of(Attempt((Row(1, Rejected("gone")),), (), as_a_whole=True))
+    with pytest.raises(KeyError):
+        judge.judge(batch(1, 2), one, MOMENT)
+    assert (bisection.size(1, 50), bisection.size(2, 50), judge.holds(1), judge.holds(9)) == (1, 1, False, True)
+
+
+def test_a_push_that_is_answered_with_a_quantity_is_in_doubt() -> None:
+    verdict = judge_of().judge(batch(1), Exchanged({1: Answered(Observed(7))}, ()), MOMENT)
+    assert decisions(verdict) == {1: Again(doubt_seconds=20.0)}
+    assert verdict.results[0].message == "The connector answered a push with a quantity"
+
+
+def test_all_alike_answers_for_every_listing() -> None:
+    verdict = judge_of().judge(batch(1, 2), Exchanged.all_alike(batch(1, 2), Unavailable("away")), MOMENT)
+    assert decisions(verdict) == {1: Retry(0.25), 2: Retry(0.25)}
+
+
+def test_a_dead_token_asks_for_a_refresh_and_leaves_all_as_they_are() -> None:
+    verdict = push(judge_of(), (1, Unauthorized("expired", refreshable=True)))
+    assert (decisions(verdict), verdict.store) == ({1: Stay()}, (Told(Refresh("expired"), "expired"),))
+
+
+# --- a call that fails as a whole ---
+
+
+@pytest.mark.parametrize("outcome", [Rejected("bad"), Misconfigured("bad")], ids=str)
+def test_a_call_refused_as_a_whole_parks_none_and_is_cut_in_halves(outcome: Outcome) -> None:
+    bisection = Bisection()
+    judge = judge_of(bisection=bisection)
+    verdict = push(judge, *((listing, outcome) for listing in range(4)), as_a_whole=True)
+    assert decisions(verdict) == dict.fromkeys(range(4), Stay())
+    assert {result.message for result in verdict.results} == {
+        "bad (the call was refused as a whole: it is cut in halves)"
+    }
+    assert [bisection.size(listing, 50) for listing in range(4)] == [2] * 4
+    assert not any(judge.holds(listing) for listing in range(4))
+
+
+def test_an_unclear_call_is_cut_in_halves_too_and_its_doubt_is_kept() -> None:
+    bisection = Bisection()
+    verdict = push(judge_of(bisection=bisection), (1, InDoubt("500")), (2, InDoubt("500")), as_a_whole=True)
+    assert decisions(verdict) == dict.fromkeys((1, 2), Again(doubt_seconds=20.0))
+    assert bisection.size(1, 50) == 1
+
+
+def test_a_misconfigured_store_pauses_it_also_when_the_call_was_refused_as_a_whole() -> None:
+    outcome = Misconfigured("no scope", Scope.STORE)
+    verdict = push(judge_of(), (1, outcome), (2, outcome), as_a_whole=True)
+    assert decisions(verdict) == {1: Stay(), 2: Stay()}
+    assert verdict.store == (Told(Pause("no scope"), "no scope"),) * 2
+
+
+def test_an_answer_for_one_alone_is_its_own() -> None:
+    bisection = Bisection()
+    judge = judge_of(bisection=bisection)
+    push(judge, (1, Rejected("bad")), (2, Rejected("bad")), as_a_whole=True)
+    push(judge, (1, Rejected("bad")), as_a_whole=True)
+    assert (judge.holds(1), bisection.size(1, 50), bisection.size(2, 50)) == (True, 50, 1)
+
+
+# --- the storm rule ---
+
+
+def test_a_rejection_is_held_its_call_counted_at_once_and_its_meaning_later() -> None:
+    judge = judge_of()
+    verdict = push(judge, (1, Rejected("gone")))
+    [now] = verdict.results
+    assert (now.decision, now.calls, now.outcome, judge.holds(1)) == (Stay(), 1, "Rejected", True)
+    verdict = push(judge, (2, Accepted()))
+    assert decisions(verdict) == {2: Deliver(), 1: Park("gone")}
+    assert (verdict.released, verdict.results[1].calls, judge.holds(1)) == ((1,), 0, False)
+
+
+def test_a_rejection_in_the_same_call_as_a_success_parks_at_once() -> None:
+    verdict = push(judge_of(), (1, Rejected("gone")), (2, Accepted()))
+    assert (decisions(verdict), verdict.released) == ({1: Park("gone"), 2: Deliver()}, ())
+    assert [result.calls for result in verdict.results] == [1, 1]
+
+
+def test_when_nothing_else_is_due_what_is_held_parks() -> None:
+    judge = judge_of()
+    push(judge, (1, Rejected("gone")))
+    verdict = judge.nothing_else()
+    assert (decisions(verdict), verdict.released, verdict.results[0].calls) == ({1: Park("gone")}, (1,), 0)
+    assert judge.nothing_else() == Verdict(())
+
+
+def test_a_storm_pauses_the_store_and_parks_none() -> None:
+    judge = judge_of(storm=3)
+    push(judge, (1, Rejected("no")))
+    push(judge, (2, Rejected("no")))
+    verdict = push(judge, (3, Rejected("no such shop")))
+    reason = (
+        "3 different listings in a row were rejected: the store seems to be set up wrongly. "
+        "The last answer: no such shop"
+    )
+    assert decisions(verdict) == {3: Stay()}
+    assert verdict.store == (Told(Fine(), "no such shop"), Told(Pause(reason), reason))
+    assert (set(verdict.released), verdict.unpark) == ({1, 2}, (1, 2))
+    assert not any(judge.holds(listing) for listing in (1, 2, 3))
+
+
+def test_a_storm_brings_back_those_that_were_parked_while_they_were_counted() -> None:
+    judge = judge_of(storm=3)
+    push(judge, (1, Rejected("no")))
+    judge.nothing_else()
+    push(judge, (2, Rejected("no")))
+    verdict = push(judge, (3, Rejected("no")))
+    assert (verdict.unpark, verdict.released) == ((1, 2), (2,))
+
+
+@pytest.mark.parametrize("success", [Accepted(), Submitted("feed-1", 5.0)], ids=str)
+def test_what_the_store_takes_ends_the_row(success: Outcome) -> None:
+    judge = judge_of(storm=2)
+    push(judge, (1, Rejected("no")))
+    push(judge, (2, success))
+    push(judge, (3, Rejected("no")))
+    assert judge.holds(3)
+
+
+@pytest.mark.parametrize("outcome", [Throttled(1.0), Unavailable("away"), InDoubt("500"), Misconfigured("no")], ids=str)
+def test_what_is_no_success_does_not_end_the_row(outcome: Outcome) -> None:
+    judge = judge_of(storm=2)
+    push(judge, (1, Rejected("no")))
+    push(judge, (2, outcome))
+    verdict = push(judge, (3, Rejected("no")))
+    assert isinstance(verdict.store[-1].decision, Pause)
+
+
+class HoldingMachine(RuleBasedStateMachine):
+    """The sender's side of the storm rule: a listing stays busy from its call until it is told to be free again. The
+    model is a list of the results of each listing; the last one is where it stands."""
+
+    @initialize(storm=st.integers(1, 6))
+    def make(self, storm: int) -> None:
+        self.judge = judge_of(storm=storm)
+        self.storm = storm
+        self.busy: set[int] = set()
+        self.written: dict[int, list[Result]] = {listing: [] for listing in range(8)}
+        self.rejected_in_a_row: set[int] = set()
+        self.paused = 0
+
+    @rule(
+        data=st.data(),
+        outcomes=st.lists(
+            st.sampled_from([Rejected("no"), Rejected("no"), Rejected("no"), Accepted(), Unavailable("x")]),
+            min_size=1,
+            max_size=3,
+        ),
+    )
+    def a_call(self, data: st.DataObject, outcomes: list[Outcome]) -> None:
+        free = sorted(self.written.keys() - self.busy)
+        if not free:
+            return
+        ids = data.draw(st.permutations(free))[: len(outcomes)]
+        self.busy |= set(ids)
+        answers = list(zip(ids, outcomes, strict=False))
+        verdict = push(self.judge, *answers)
+        self.write(verdict)
+        self.busy -= {listing for listing in ids if not self.judge.holds(listing)}
+        rejected = {listing for listing, outcome in answers if isinstance(outcome, Rejected)}
+        if any(isinstance(outcome, Accepted) for _, outcome in answers):
+            self.rejected_in_a_row = set()
+            assert all(isinstance(self.written[listing][-1].decision, Park) for listing in rejected)
+        elif any(isinstance(told.decision, Pause) for told in verdict.store):
+            assert not any(isinstance(result.decision, Park) for result in verdict.results)
+            assert self.parked() <= set(verdict.unpark), "all that were parked in the row are brought back"
+            self.rejected_in_a_row = set()
+            self.paused += 1
+        else:
+            self.rejected_in_a_row |= rejected
+
+    @precondition(lambda self: self.busy)
+    @rule()
+    def nothing_else_is_due(self) -> None:
+        self.write(self.judge.nothing_else())
+        assert self.busy == set(), "none is left behind"
+
+    def write(self, verdict: Verdict) -> None:
+        decisions(verdict)
+        for result in verdict.results:
+            self.written[result.listing_id].append(result)
+        self.busy -= set(verdict.released)
+
+    def parked(self) -> set[int]:
+        """Those of the row that were parked for want of anything else to try."""
+        return {listing for listing in self.rejected_in_a_row if isinstance(self.written[listing][-1].decision, Park)}
+
+    @invariant()
+    def just_the_held_ones_are_busy(self) -> None:
+        assert self.busy == {listing for listing in self.written if self.judge.holds(listing)}
+
+    @invariant()
+    def each_call_is_counted_once(self) -> None:
+        for results in self.written.values():
+            for before, result in zip([None, *results], results, strict=False):
+                assert result.calls == 1 or (before is not None and before.outcome == "Rejected" and before.calls == 1)
+
+    @invariant()
+    def nothing_is_parked_by_a_row_as_long_as_a_storm(self) -> None:
+        assert len(self.busy) < self.storm
+
+
+TestHoldingMachine = HoldingMachine.TestCase
+TestHoldingMachine.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+# --- doubt ---
+
+
+def test_a_delivery_after_a_takeover_is_confirmed_when_the_lost_calls_are_over() -> None:
+    judge = judge_of(replace(LEASE, doubt_until=112.5))
+    [result] = push(judge, (1, Accepted())).results
+    assert (result.decision, result.lost_holder) == (Deliver(confirm_after_seconds=11.5), True)
+
+
+def test_doubt_that_ended_during_the_call_still_counts_and_is_confirmed_soon() -> None:
+    judge = judge_of(replace(LEASE, doubt_until=100.5))
+    [result] = push(judge, (1, Accepted())).results
+    assert (result.decision, result.lost_holder) == (Deliver(confirm_after_seconds=0.001), True)
+
+
+def test_doubt_that_ended_before_the_call_is_over() -> None:
+    judge = judge_of(replace(LEASE, doubt_until=100.0))
+    [result] = push(judge, (1, Accepted())).results
+    assert (result.decision, result.lost_holder) == (Deliver(), False)
+
+
+def test_a_call_of_our_own_in_doubt_is_confirmed_and_its_quantity_is_known() -> None:
+    listing = replace(due(1), doubtful=3, doubt_left_seconds=10.0)  # read at 99
+    [result] = push(judge_of(), (listing, Accepted())).results
+    assert (result.decision, result.lost_holder) == (Deliver(confirm_after_seconds=8.0), False)
+
+
+def test_a_doubt_about_nobody_knows_what_is_a_lost_holders() -> None:
+    listing = replace(due(1), doubtful=None, doubt_left_seconds=10.0)
+    [result] = push(judge_of(), (listing, Accepted())).results
+    assert result.lost_holder
+
+
+def test_a_doubt_further_ahead_than_any_can_be_was_written_before_the_clock_jumped_back() -> None:
+    listing = replace(due(1), doubtful=3, doubt_left_seconds=1e9)
+    [result] = push(judge_of(), (listing, Accepted())).results
+    assert result.decision == Deliver(confirm_after_seconds=58.0)  # 99 + 60 - 101
+
+
+def test_a_doubt_that_is_past_is_over() -> None:
+    listing = replace(due(1), doubtful=3, doubt_left_seconds=-5.0)
+    [result] = push(judge_of(), (listing, Accepted())).results
+    assert (result.decision, result.lost_holder) == (Deliver(), False)
+
+
+# --- asking and reading ---
+
+
+def submitted(age_seconds: float = 5.0) -> Due:
+    return replace(due(1, quantity=9), due_for=DueFor.ASK, submitted=delivery.Submitted("feed-1", 38, 4, age_seconds))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "decision"),
+    [
+        (Accepted(), Deliver()),
+        (Submitted("feed-1", 30.0), Submit("feed-1", 30.0)),
+        (Unavailable("away"), Retry(0.25)),
+        (InDoubt("unknown handle"), Again(doubt_seconds=20.0)),
+    ],
+    ids=str,
+)
+def test_the_answer_to_a_question_is_about_what_was_submitted(outcome: Outcome, decision: ListingDecision) -> None:
+    exchanged = Exchanged({1: Answered(outcome)}, ())
+    [result] = judge_of().judge(batch(submitted(), task=Task.ASK), exchanged, MOMENT).results
+    assert (result.version, result.quantity, result.handle) == (38, 4, "feed-1")
+    assert (result.decision, result.due_for) == (decision, DueFor.ASK)
+
+
+def test_what_was_submitted_too_long_ago_is_in_doubt() -> None:
+    exchanged = Exchanged({1: Answered(Submitted("feed-1", 30.0))}, ())
+    [result] = judge_of().judge(batch(submitted(3001.0), task=Task.ASK), exchanged, MOMENT).results
+    assert result.decision == Again(doubt_seconds=20.0)
+
+
+def test_a_floor_for_what_was_submitted_is_compared_with_that_and_not_with_the_newest() -> None:
+    exchanged = Exchanged({1: Answered(Floor(6, "reserved"))}, ())  # 4 was submitted, 9 is wanted by now
+    [result] = judge_of().judge(batch(submitted(), task=Task.ASK), exchanged, MOMENT).results
+    assert result.decision == Again(floor=6)
+
+
+@pytest.mark.parametrize(
+    ("seen", "due_for", "doubtful", "decision"),
+    [
+        (Observed(7), DueFor.CONFIRM, 3, Settle(7)),
+        (Observed(3), DueFor.CONFIRM, 3, Correct(3)),
+        (Observed(5), DueFor.CONFIRM, 3, Settle(5)),
+        (Observed(8), DueFor.RECONCILE, None, Correct(8)),
+        (Observed(8), DueFor.OBSERVE, None, Settle(8)),
+        (Rejected("gone"), DueFor.CONFIRM, 3, Correct(None)),
+        (Rejected("gone"), DueFor.RECONCILE, None, Settle(None)),
+    ],
+    ids=str,
+)
+def test_what_was_read_back_is_compared_with_what_is_wanted(
+    seen: Observed | Outcome, due_for: DueFor, doubtful: int | None, decision: ListingDecision
+) -> None:
+    listing = replace(due(1), due_for=due_for, doubtful=doubtful, floor=9)
+    judge = judge_of()
+    exchanged = Exchanged.of(Reading((ReadRow(1, seen),), ()))
+    [result] = judge.judge(batch(listing, task=Task.READ), exchanged, MOMENT).results
+    assert (result.decision, result.quantity, judge.holds(1)) == (decision, 7, False)
