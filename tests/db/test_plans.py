@@ -58,11 +58,12 @@ ANALYZE;
 STOCK, DELIVERY = Queries(stock.__file__), Queries(delivery.__file__)
 PAIRS = {"tenant_ids": [1] * 24, "variant_ids": list(range(1, 19_200, 800))}
 LISTED = {"tenant_ids": [1] * 24, "listing_ids": list(range(100, 19_300, 800))}
-WINDOW = {"tenant_id": 1, "store_id": 3, "with_locations": True}
+WINDOW = {"tenant_id": 1, "store_id": 3, "epoch": 0, "with_locations": True}
+LANES = {"lanes": [1, 2, 3, 4, 5, 6], "cursors": [0, 0, 0, 0, 0, 0]}
 
 ASKED: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0}),
-    (DELIVERY["due_window"], {**WINDOW, "lanes": [1, 2, 3], "cursors": [0, 0, 0], "busy": [1, 2, 3], "limit": 200}),
+    (DELIVERY["due_window"], {**WINDOW, **LANES, "busy": [1, 2, 3], "limit": 200}),
     (DELIVERY["due_now"], {**WINDOW, "listing_ids": list(range(2, 4802, 200))}),
     (DELIVERY["release_waits"], {"store_ids": [1, 2, 3], "wait_seconds_max": 86400.0, "limit": 1000}),
     (DELIVERY["lock_results"], {**LISTED, "store_ids": [1] * 24, "epochs": [1] * 24}),
@@ -75,10 +76,24 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
             "kinds": ["delivered"] * 24,
             "outcomes": ["Accepted"] * 24,
             "messages": ["ok"] * 24,
-            "doubtful": [False] * 24,
-            "wait_seconds": [None] * 24,
+            "calls": [1] * 24,
+            "doubts": ["clear"] * 24,
+            "doubt_seconds": [0.0] * 24,
+            "due_fors": ["push"] * 24,
+            "handles": [None] * 24,
+            "floors": [None] * 24,
+            "were_observed": [False] * 24,
+            "observed": [None] * 24,
+            "lanes": [3] * 24,
+            "park_retry_seconds": 3600.0,
         },
     ),
+    (DELIVERY["open_transactions"], LISTED),
+    (
+        DELIVERY["write_waits"],
+        {**LISTED, "store_ids": [1] * 24, "reasons": ["backoff"] * 24, "seconds": [1.0] * 24},
+    ),
+    (DELIVERY["unpark"], {"tenant_id": 1, "epoch": 0, "listing_ids": LISTED["listing_ids"]}),
     (
         DELIVERY["settle_items"],
         {
@@ -99,8 +114,16 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
     (STOCK["lock_states"], LISTED),
     (
         Queries(lease.__file__)["claim"],
-        {"channels": ["blib"], "quiesce_seconds": [60.0], "store_ids": [1, 2, 3], "limit": 10, "worker_id": 1},
+        {
+            "channels": ["blib"],
+            "quiesce_seconds": [60.0],
+            "lifetimes": [15.0],
+            "store_ids": [1, 2, 3],
+            "limit": 10,
+            "worker_id": 1,
+        },
     ),
+    (Queries(lease.__file__)["held"], {"worker_id": 1}),
 ]
 HISTORY = Queries(history.__file__)
 NOW = datetime.now(UTC)

@@ -6,7 +6,7 @@ import asyncio
 from typing import cast
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -133,6 +133,23 @@ class SharedLimitMachine(RuleBasedStateMachine):
     def nobody_waits_longer_than_the_bucket_needs_for_a_call_or_than_the_block(self) -> None:
         for allowance in self.processes:
             assert allowance.next_at(self.now) <= max(self.now + 1 / self.bucket.rate, self.blocked_until)
+
+
+@given(ticks=st.lists(st.integers(0, 64), min_size=1, max_size=12), rate=st.integers(1, 20), burst=st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+def test_what_many_reserved_one_after_another_is_within_the_bound_when_all_is_used_at_once(
+    ticks: list[int], rate: int, burst: int
+) -> None:
+    bucket, now, processes = Bucket(rate, burst), 0.0, list[Allowance]()
+    for tick in ticks:
+        now += tick / 64
+        processes.append(Allowance())
+        processes[-1].granted(now, *bucket.reserve(now, 1000))
+    calls = 0
+    for allowance in processes:
+        while allowance.take(now):
+            calls += 1
+    assert calls <= burst + rate
 
 
 TestSharedLimitMachine = SharedLimitMachine.TestCase

@@ -196,6 +196,14 @@ TestLanesMachine = LanesMachine.TestCase
 TestLanesMachine.settings = settings(max_examples=80, stateful_step_count=20, deadline=None)
 
 
+def test_what_a_key_was_owed_is_forgotten_when_it_has_nothing_due() -> None:
+    owed, rested = RoundRobin({1: 7, 2: 2}), RoundRobin({1: 7, 2: 2})
+    assert [owed.next([1, 2]), owed.next([1, 2]), owed.next([1, 2])] == [1, 1, 2]
+    assert [rested.next([1, 2]), rested.next([1, 2])] == [1, 1]
+    rested.rest([2])
+    assert rested.next([1, 2]) == 1
+
+
 @given(
     weights=st.dictionaries(st.integers(1, 6), st.integers(1, 9), min_size=1),
     times=st.integers(1, 120),

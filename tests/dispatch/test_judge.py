@@ -214,6 +214,13 @@ def test_a_rejection_in_the_same_call_as_a_success_parks_at_once() -> None:
     assert [result.calls for result in verdict.results] == [1, 1]
 
 
+def test_a_held_listing_that_has_a_newer_answer_is_held_no_more() -> None:
+    judge = judge_of()
+    push(judge, (1, Rejected("gone")))
+    assert decisions(push(judge, (1, Unavailable("away")))) == {1: Retry(0.25)}
+    assert (judge.holds(1), judge.nothing_else()) == (False, Verdict(()))
+
+
 def test_when_nothing_else_is_due_what_is_held_parks() -> None:
     judge = judge_of()
     push(judge, (1, Rejected("gone")))

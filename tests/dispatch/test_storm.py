@@ -19,7 +19,7 @@ def test_rejections_are_held_until_something_succeeds() -> None:
     assert rejected(storm, 3, 1, 2) == [False, False, False]
     assert storm.held == (3, 1, 2)
     assert storm.succeeded() == (3, 1, 2)
-    assert (storm.held, storm.counted) == ((), ())
+    assert storm.held == storm.counted == ()
 
 
 def test_a_storm_comes_with_the_last_distinct_rejection_in_a_row() -> None:

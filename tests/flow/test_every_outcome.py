@@ -41,7 +41,8 @@ async def test_an_accepted_quantity_is_delivered_and_counted(shop: Shop) -> None
     state = await shop.state()
     assert (state["state"], state["quantity_delivered"], state["due_since"]) == ("idle", 20, None)
     [minute] = await shop.hub.world.rows(
-        "SELECT sum(accepted)::int AS accepted, sum(pushed)::int AS pushed, sum(failed)::int AS failed FROM stats_minute"
+        "SELECT sum(accepted)::int AS accepted, sum(pushed)::int AS pushed, sum(failed)::int AS failed"
+        " FROM stats_minute"
     )
     assert minute == {"accepted": 1, "pushed": 1, "failed": 0}
     assert shop.metrics.attempts.labels("shpe", "Accepted")._value.get() == 1
@@ -144,7 +145,8 @@ async def test_a_throttled_application_slows_every_store_of_it_down(database_url
     async with running_shop(database_url, keyring, skus=("a",)) as shop:
         world = shop.hub.world
         app = await world.value(
-            "INSERT INTO channel_app (tenant_id, channel, name, credentials) VALUES ($1, 'shpe', 'app', '') RETURNING id",
+            "INSERT INTO channel_app (tenant_id, channel, name, credentials) VALUES ($1, 'shpe', 'app', '')"
+            " RETURNING id",
             world.tenant_id,
         )
         await world.execute(
@@ -288,7 +290,8 @@ async def test_fifty_rejections_in_a_row_pause_the_store_and_park_none(database_
         codes = [await shop.update(sku, 5) for sku in skus]
         async with running_market_worker(settings, database_url, keyring):
             reason = await shop.hub.paused("Toko Pasar")
-        assert reason.startswith("5") and "different listings in a row were rejected" in reason
+        assert reason.startswith("5")
+        assert "different listings in a row were rejected" in reason
         assert reason.endswith("Wrong address")
         states = await shop.hub.world.rows("SELECT DISTINCT state FROM listing_state")
         assert states == [{"state": "due"}]

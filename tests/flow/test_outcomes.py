@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from lumbung.channels.base import Attempt, Deferred, Outcome, Push, Row, Submitted
+from lumbung.channels.base import Attempt, Deferred, Outcome, Push, Row
 from lumbung.channels.blibli.channel import BlibliSession
 from lumbung.channels.blibli.manifest import MANIFEST
 from lumbung.keyring import Keyring

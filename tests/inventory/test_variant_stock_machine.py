@@ -1,7 +1,7 @@
 """Merging and versions: what a burst of updates leaves is what they leave one after another.
 
-The model is the list of updates with what each warehouse served when it came; its answer to what a listing shows is the
-sum over the warehouses that serve it of the newest word of each. (test_variant_stock.py has the contract's finer points.)
+The model is the list of updates; its answer to what a listing shows is the sum, over the warehouses that serve it, of
+the newest word of each. (test_variant_stock.py has the contract's finer points.)
 """
 
 from __future__ import annotations

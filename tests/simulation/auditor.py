@@ -167,7 +167,7 @@ class Auditor:
         listings = sum(other.store_id == told.store_id for other in self._told.values())
         account = self._market.accounts[told.store_id]
         constant = FAIR_CONSTANT_SECONDS + (FAIR_SUBMITTED_SECONDS if account.submits else 0.0)
-        if self._fair and waited > 2 * listings / account.rate + constant:
+        if self._fair and not account.compares and waited > 2 * listings / account.rate + constant:
             self._broken(8, f"waited {waited:.1f} s", listing_id)
 
     def _in_sight(self, key: Key) -> None:
@@ -255,7 +255,7 @@ class Auditor:
 
     def _check_trouble(self, account: Account) -> None:
         trouble = self._tables.leases[account.store_id].trouble
-        if trouble is not None and account.answered:
+        if trouble is not None and account.answered >= 2:
             about = self._trace.last(f"store {account.store_id}", "all")
             raise Broken(6, f"store {account.store_id} answers but is said to be in trouble: {trouble}", about)
 

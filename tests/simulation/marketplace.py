@@ -75,7 +75,7 @@ class Account:
     access_until: float = 0.0
     access_seconds: float = 0.0
     traded_by: Process | None = None
-    answered: bool = False
+    answered: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -212,7 +212,7 @@ class Marketplace:
         call.ended = self.loop.time()
         for watcher in self._watchers:
             watcher.ended(call)
-        call.account.answered = call.fault not in {"refused", *UNCLEAR}
+        call.account.answered += call.fault not in {"refused", *UNCLEAR}
         self._note(call, "answer", given)
         if not answer.done():
             answer.set_result(given)

@@ -143,6 +143,8 @@ class Nemesis:
         simulation.faults.refused = simulation.faults.answer_lost = 0.0
         simulation.faults.slow = simulation.faults.lock_busy = 0.0
         simulation.chances.faults = {}
+        for account in simulation.market.accounts.values():
+            account.answered = 0
         simulation.chances.refresh_unavailable = simulation.chances.forgotten = 0.0
         self.mend()
 

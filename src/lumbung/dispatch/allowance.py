@@ -42,8 +42,8 @@ class Allowance:
         return self._want
 
     def granted(self, now: float, calls: int, wait_seconds: float) -> None:
-        """The budget gave so many calls; with none, there may be some after the wait. Never shortens a wait: it may have
-        been asked before we were told to wait."""
+        """The budget gave so many calls; with none, there may be some after the wait. Never shortens a wait: the budget
+        may have been asked before we were told to wait."""
         self._left = calls
         self._good_until = now + GOOD_FOR_SECONDS
         if calls == 0:

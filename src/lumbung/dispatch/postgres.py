@@ -90,7 +90,7 @@ class PostgresStorage:
 
     async def pause(self, held: Lease, reason: str) -> None:
         async with self._pool.connection() as connection:
-            await stores.pause(connection, tenant_id=held.tenant_id, store_id=held.store_id, reason=reason)
+            await _pause(connection, held.tenant_id, held.store_id, reason)
 
     # --- listings ---
 
@@ -236,7 +236,14 @@ async def _write_of_stores(connection: Connection, reports: Sequence[Report], ou
         if report.unpark:
             await delivery.unpark(connection, tenant_id=report.tenant_id, epoch=report.epoch, listing_ids=report.unpark)
         if report.pause is not None and any(key_of(report, result) in ours for result in report.results):
-            await stores.pause(connection, tenant_id=report.tenant_id, store_id=report.store_id, reason=report.pause)
+            await _pause(connection, report.tenant_id, report.store_id, report.pause)
+
+
+async def _pause(connection: Connection, tenant_id: int, store_id: int, reason: str) -> None:
+    """The reason has the marketplace's own words in it."""
+    await stores.pause(
+        connection, tenant_id=tenant_id, store_id=store_id, reason=_text(reason, RESPONSE_BYTES_MAX)
+    )
 
 
 def _counts(rows: Iterable[tuple[Report, Result, int | None]], ended: Iterable[Ended]) -> dict[tuple[int, int], Counts]:

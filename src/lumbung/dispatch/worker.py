@@ -152,6 +152,10 @@ class Worker:
             held, self._live = renewal.held, max(1, renewal.live)
         self._lease_clock.renewed(asked_at)
         self._drop_senders({store: epoch for store, epoch in known.items() if held.get(store) != epoch})
+        revoked = [store_id for store_id, epoch in known.items() if store_id in held and held[store_id] != epoch]
+        if revoked:
+            await self._storage.give_back(self._worker_id, revoked)
+            self._look.set()
         await self._give_back_orphans(held)
         for sender, _ in self._senders.values():
             if sender.waits_for_lease:
@@ -320,7 +324,7 @@ class Worker:
             row.epoch,
             row.channel,
             row.store_name,
-            self._clock.monotonic() + row.doubt_seconds,
+            self._clock.monotonic() + row.doubt_seconds if row.doubt_seconds > 0 else 0.0,
             row.lifetime_seconds,
             row.channel_app_id,
             row.in_trouble,
