@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from lumbung.client import PartnerClient
+from lumbung.db.migrate import newest_version
 
 T = TypeVar("T")
 
@@ -189,7 +190,10 @@ def test_serve_runs_every_role_and_stops_on_sigterm(place: Path) -> None:
     port = free_port()
     process = Lumbung("serve", "--port", str(port), "--data-dir", str(place / "data"), place=place)
     try:
-        assert json.loads(process.until_ready(f"http://127.0.0.1:{port}")) == {"status": "ready", "schema_version": 1}
+        assert json.loads(process.until_ready(f"http://127.0.0.1:{port}")) == {
+            "status": "ready",
+            "schema_version": newest_version(),
+        }
         roles = sorted(
             match.group(1)
             for child in psutil.Process(process.pid).children()

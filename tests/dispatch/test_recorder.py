@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,41 +17,43 @@ from structlog.testing import capture_logs
 from lumbung.channels.base import CallRecord
 from lumbung.db.lease import LeaseRow
 from lumbung.db.pool import Pool
-from lumbung.db.query import Connection
-from lumbung.dispatch.policy import Defer, Deliver, ListingDecision, Park, Retry, Stay
-from lumbung.dispatch.recorder import RESPONSE_BYTES_MAX, Recorder, Report, Result, clip_json
-from lumbung.errors import CommitUnknown, Unavailable
+from lumbung.dispatch.metrics import WorkerMetrics
+from lumbung.dispatch.policy import (
+    Again,
+    AwaitFloor,
+    Correct,
+    Defer,
+    Deliver,
+    ListingDecision,
+    Park,
+    Retry,
+    Settle,
+    Stay,
+    Submit,
+)
+from lumbung.dispatch.postgres import RESPONSE_BYTES_MAX, PostgresStorage, clip_json
+from lumbung.dispatch.recorder import Recorder
+from lumbung.dispatch.report import Report, Result
+from lumbung.dispatch.storage import Recorded
 from lumbung.settings import Settings
-from tests.db.delivering import claim, leased, listing_ids, register
+from tests.db.delivering import CHANNELS, claim, expire, leased, listing_ids, register, report
+from tests.dispatch.weather import Weather
 from tests.world import World, stock_update
 
 FAST = Settings(record_interval_ms=0.0, poll_seconds=0.001)
 DELIVERED = Deliver(None)
 
 
-class Weather(Pool):
-    """A pool whose next transactions fail, before their begin or after their commit, as long as there are errors."""
+class Watched(PostgresStorage):
+    """Remembers which listings it was given at once."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, Settings())
-        self.before: list[Exception] = []
-        self.after: list[Exception] = []
-        self.stormy = asyncio.Event()
-        self.always: Exception | None = None
-        self.begun = 0
+    def __init__(self, pool: Pool, settings: Settings = FAST) -> None:
+        super().__init__(pool, pool, settings, CHANNELS)
+        self.batches: list[list[int]] = []
 
-    @asynccontextmanager
-    async def transaction(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Connection]:
-        self.begun += 1
-        if self.always is not None:
-            self.stormy.set()
-            raise self.always
-        if self.before:
-            raise self.before.pop(0)
-        async with super().transaction(lock_timeout_ms=lock_timeout_ms) as connection:
-            yield connection
-        if self.after:
-            raise self.after.pop(0)
+    async def record(self, reports: Sequence[Report]) -> Recorded:
+        self.batches.append([result.listing_id for one in reports for result in one.results])
+        return await super().record(reports)
 
 
 @pytest.fixture
@@ -61,8 +63,10 @@ async def weather(world: World) -> AsyncIterator[Weather]:
 
 
 @asynccontextmanager
-async def recording(pool: Pool, settings: Settings = FAST) -> AsyncIterator[Recorder]:
-    recorder = Recorder(pool, settings)
+async def recording(
+    pool: Pool, settings: Settings = FAST, storage: PostgresStorage | None = None
+) -> AsyncIterator[Recorder]:
+    recorder = Recorder(storage or Watched(pool, settings), settings, WorkerMetrics())
     task = asyncio.create_task(recorder.run())
     try:
         yield recorder
@@ -77,22 +81,13 @@ def result(
     quantity: int = 20,
     decision: ListingDecision = DELIVERED,
     *,
+    outcome: str = "Accepted",
     message: str = "Successfully Updated",
     answer: str = '{"ok": 1}',
+    calls: int = 1,
+    attempt: int = 1,
 ) -> Result:
-    return Result(listing_id, version, quantity, "Accepted", decision, message, answer)
-
-
-def report(
-    held: LeaseRow,
-    *results: Result,
-    epoch: int | None = None,
-    calls: tuple[CallRecord, ...] = (),
-    pause: str | None = None,
-) -> Report:
-    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    at = held.epoch if epoch is None else epoch
-    return Report(held.tenant_id, held.store_id, at, results, calls, pause, future)
+    return Result(listing_id, version, quantity, outcome, decision, message, answer, calls=calls, attempt=attempt)
 
 
 def call(response: str = "{}", *, status: int = 200) -> CallRecord:
@@ -149,8 +144,13 @@ async def test_a_report_is_written_with_its_calls_and_ends_its_items(world: Worl
     [
         (Deliver(None), "idle", None),
         (Deliver(30.0), "idle", ("confirmation", 30)),
-        (Retry(12.0, doubtful=False), "waiting", ("backoff", 12)),
-        (Retry(12.0, doubtful=True), "waiting", ("backoff", 12)),
+        (AwaitFloor(12.0, sent=True), "waiting", ("floor", 12)),
+        (AwaitFloor(12.0, sent=False), "waiting", ("floor", 12)),
+        (Again(), "due", None),
+        (Retry(12.0), "waiting", ("backoff", 12)),
+        (Submit("handle", 12.0), "waiting", ("submitted", 12)),
+        (Settle(20), "due", None),  # a newer update is to be told
+        (Correct(30), "due", None),
         (Defer(12.0), "waiting", ("deferred", 12)),
         (Stay(), "due", None),
         (Park("Banned"), "parked", ("parked", 3600)),
@@ -167,8 +167,6 @@ async def test_each_decision_leaves_the_state_and_the_wait_that_it_means(
     found = await world.rows("SELECT reason, round(extract(epoch FROM due_at - now()) + 1)::int AS s FROM listing_wait")
     assert [row["reason"] for row in found] == ([wait[0]] if wait else [])
     assert all(wait and abs(row["s"] - wait[1]) <= 5 for row in found)
-    [row] = (await world.states()).values()
-    assert row["quantity_doubtful"] == (20 if decision == Retry(12.0, doubtful=True) else None)
 
 
 async def test_results_of_a_lease_that_was_lost_are_dropped_and_their_calls_kept(world: World) -> None:
@@ -187,60 +185,42 @@ async def test_results_wait_while_the_database_is_away_and_are_written_when_it_i
     world: World, weather: Weather
 ) -> None:
     held, listed = await due(world, "a", "b")
-    weather.always = Unavailable("away")
+    weather.always_away = True
     with capture_logs() as logs:
         async with recording(weather) as recorder:
             first, second = report(held, result(*listed["a"])), report(held, result(*listed["b"]))
             recorder.put(first)
             for _ in range(3):
-                await weather.stormy.wait()
-                weather.stormy.clear()
+                await weather.refused.wait()
+                weather.refused.clear()
             recorder.put(second)
             assert not first.recorded.done()
             assert await states(world) == {"a": "due", "b": "due"}
-            weather.always = None
+            weather.always_away = False
             assert (await first.recorded, await second.recorded) == (True, True)
             await states(world)
     assert await states(world) == {"a": "idle", "b": "idle"}
-    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+    assert [(entry["log_level"], entry["event"]) for entry in logs if entry["log_level"] != "debug"] == [
         ("warning", "results cannot be recorded, trying again"),
         ("info", "results are recorded again"),
     ]
 
 
-async def test_a_commit_whose_answer_was_lost_is_looked_up_and_not_written_twice(
-    world: World, weather: Weather
-) -> None:
+async def test_a_commit_that_is_not_answered_is_recorded_once_and_told_once(world: World, weather: Weather) -> None:
     held, listed = await due(world, "a")
-    weather.after = [CommitUnknown("lost")]
-    async with recording(weather) as recorder:
-        assert await written(recorder, report(held, result(*listed["a"]), calls=(call(), call())))
+    weather.lost, weather.away_after_loss = ["committed"], 2
+    metrics = WorkerMetrics()
+    recorder = Recorder(Watched(weather), FAST, metrics)
+    task = asyncio.create_task(recorder.run())
+    assert await written(recorder, report(held, result(*listed["a"]), calls=(call(), call())))
+    task.cancel()
     assert weather.begun == 1
     assert await told(world) == [("Successfully Updated", True)]
     assert await world.value("SELECT calls FROM listing_state") == 1
     assert await world.value("SELECT count(*) FROM call") == 2
-
-
-async def test_a_commit_that_had_no_effect_is_written_again(world: World, weather: Weather) -> None:
-    held, listed = await due(world, "a")
-    weather.before = [CommitUnknown("lost")]
-    async with recording(weather) as recorder:
-        assert await written(recorder, report(held, result(*listed["a"]), calls=(call(),)))
-    assert weather.begun == 2
-    assert await world.value("SELECT calls FROM listing_state") == 1
-    assert await world.value("SELECT count(*) FROM call") == 1
-
-
-async def test_results_without_a_call_are_written_again_and_end_nothing_twice(world: World, weather: Weather) -> None:
-    held, listed = await due(world, "a")
-    weather.after = [CommitUnknown("lost")]
-    async with recording(weather) as recorder:
-        assert await written(recorder, report(held, result(*listed["a"])))
-    assert weather.begun == 2
-    [recorded] = await world.history()
-    assert recorded.finished_at is not None
-    assert await told(world) == [("Successfully Updated", True)]
-    assert await world.value("SELECT items_open FROM stock_update") == 0
+    assert metrics.registry.get_sample_value("lumbung_accept_to_delivered_seconds_count") == 1
+    labels = {"channel": "blib", "outcome": "Accepted"}
+    assert metrics.registry.get_sample_value("lumbung_attempts_total", labels) == 1
 
 
 async def test_a_row_that_is_locked_holds_up_its_own_store_only(world: World) -> None:
@@ -266,7 +246,8 @@ async def test_a_row_that_is_locked_holds_up_its_own_store_only(world: World) ->
 
 async def test_a_recorder_is_behind_when_too_much_waits_to_be_written(world: World) -> None:
     held, listed = await due(world, "a", "b")
-    recorder = Recorder(world.pool, Settings(record_interval_ms=0.0, record_backlog_rows_max=2))
+    settings = Settings(record_interval_ms=0.0, record_backlog_rows_max=2)
+    recorder = Recorder(Watched(world.pool), settings, WorkerMetrics())
     reports = [report(held, result(*listed[remote])) for remote in "ab"]
     seen = []
     for one in reports:
@@ -314,7 +295,7 @@ async def test_a_pause_that_a_lost_holder_asks_for_is_dropped_with_its_results(w
 async def test_of_two_results_of_one_listing_only_that_of_the_newest_epoch_is_written(world: World) -> None:
     """The process lost its lease with a call in flight, took it again and sent again: both answers come at once."""
     held, listed = await due(world, "a")
-    await world.execute("UPDATE worker SET expires_at = clock_timestamp() - interval '1 second'")
+    await expire(world, await world.value("SELECT worker_id FROM store_lease"))
     [again] = await claim(world, await register(world), held.store_id)
     listing, version = listed["a"]
     late = report(held, result(listing, version, 20, Park("Banned"), message="Banned"))
@@ -325,6 +306,141 @@ async def test_of_two_results_of_one_listing_only_that_of_the_newest_epoch_is_wr
         assert (await late.recorded, await fresh.recorded) == (False, True)
     assert await states(world) == {"a": "idle"}
     assert await told(world) == [("Successfully Updated", True)]
+
+
+async def test_two_results_of_one_listing_are_written_in_their_order_in_two_transactions(world: World) -> None:
+    held, listed = await due(world, "a", "b")
+    storage = Watched(world.pool)
+    first = report(held, result(*listed["a"], decision=Stay(), outcome="Rejected", message="held"))
+    other = report(held, result(*listed["b"]))
+    second = report(held, result(*listed["a"], decision=Park("Banned"), outcome="Rejected", message="Banned", calls=0))
+    async with recording(world.pool, storage=storage) as recorder:
+        for one in (first, second, other):
+            recorder.put(one)
+        assert [await one.recorded for one in (first, second, other)] == [True] * 3
+    a, b = listed["a"][0], listed["b"][0]
+    assert storage.batches == [[a, b], [a]]
+    assert await states(world) == {"a": "parked", "b": "idle"}
+    assert (await world.states())["a"]["calls"] == 1
+
+
+# --- what cannot be stored ---
+
+
+UNSTORABLE: dict[str, ListingDecision] = {
+    "a number that is too large": Settle(2**70),
+    "a handle that is no text": Submit("h\x00", 5.0),
+    "a handle that is no Unicode": Submit("\ud800", 5.0),
+}
+
+
+@pytest.mark.parametrize("name", UNSTORABLE)
+async def test_what_cannot_be_stored_backs_off_loudly_and_the_others_are_written(world: World, name: str) -> None:
+    held, listed = await due(world, *"abcde")
+    reports = [
+        report(held, result(*listed["a"])),
+        report(
+            held, result(*listed["b"]), result(*listed["c"], decision=UNSTORABLE[name], message="x"), calls=(call(),)
+        ),
+        report(held, result(*listed["d"])),
+        report(held, result(*listed["e"], decision=Park("Banned"), message="Banned")),
+    ]
+    with capture_logs() as logs:
+        async with recording(world.pool) as recorder:
+            for one in reports:
+                recorder.put(one)
+            assert [await one.recorded for one in reports] == [True] * 4
+    assert await states(world) == {"a": "idle", "b": "waiting", "c": "waiting", "d": "idle", "e": "parked"}
+    [error] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert (error["event"], error["store"]) == ("results cannot be stored", held.store_id)
+    assert isinstance(error["exc_info"], Exception)
+    for remote in "bc":
+        row = (await world.states())[remote]
+        assert (row["attempts"], row["calls"], row["quantity_doubtful"], row["last_outcome"]) == (1, 1, 20, "InDoubt")
+        assert row["last_message"] == "The answer could not be stored: see the log"
+    waits = await world.rows(
+        "SELECT round(extract(epoch FROM due_at - now()) / 60) AS m FROM listing_wait WHERE reason = 'backoff'"
+    )
+    assert [int(row["m"]) for row in waits] == [15, 15]
+    assert await world.value("SELECT count(*) FROM call") == 0
+
+
+async def test_a_store_that_cannot_even_keep_that_is_a_bug_that_is_seen(world: World) -> None:
+    held, listed = await due(world, "a")
+
+    class Broken(Watched):
+        async def record(self, reports: Sequence[Report]) -> Recorded:
+            raise ValueError("a bug")
+
+    recorder = Recorder(Broken(world.pool), FAST, WorkerMetrics())
+    recorder.put(report(held, result(*listed["a"]), calls=(call(),)))
+    with capture_logs() as logs, pytest.raises(ValueError, match="a bug"):
+        await recorder.run()
+    assert [entry["event"] for entry in logs] == ["results cannot be stored"]
+
+
+# --- what is told ---
+
+
+@pytest.fixture
+def heard() -> Iterator[list[Any]]:
+    with capture_logs() as logs:
+        yield logs
+
+
+async def test_every_attempt_is_told_with_what_it_was_about(world: World, heard: list[Any]) -> None:
+    held, listed = await due(world, "a", "b", "c", "d")
+    code = str((await world.history())[0].transaction_code)
+    results = (
+        result(*listed["a"], attempt=3),
+        result(*listed["b"], decision=Retry(5.0), outcome="Unavailable", message="refused", attempt=4),
+        result(*listed["c"], decision=Park("Banned"), outcome="Rejected", message="Banned"),
+        result(*listed["d"], decision=Defer(5.0), outcome="Deferred", message="A campaign"),
+    )
+    async with recording(world.pool) as recorder:
+        assert await written(recorder, report(held, *results))
+    head = {"tenant": world.tenant_id, "store": held.store_id}
+    assert [entry for entry in heard if entry["event"] != "item ended"] == [
+        {
+            **head,
+            "event": event,
+            "log_level": level,
+            "listing": listed[remote][0],
+            "transaction": codes,
+            "attempt": attempt,
+            "outcome": outcome,
+            "reason": reason,
+            "counted": True,
+        }
+        for event, level, remote, codes, attempt, outcome, reason in [
+            ("delivered", "debug", "a", [code], 3, "Accepted", "Successfully Updated"),
+            ("attempted", "info", "b", [code], 4, "Unavailable", "refused"),
+            ("attempted", "info", "c", [code], 1, "Rejected", "Banned"),
+            ("attempted", "debug", "d", None, 1, "Deferred", "A campaign"),
+        ]
+    ]
+    ended = [entry for entry in heard if entry["event"] == "item ended"]
+    assert sorted(ended, key=lambda entry: entry["listing"]) == [
+        {
+            **head,
+            "event": "item ended",
+            "log_level": "debug",
+            "listing": listed[remote][0],
+            "transaction": code,
+            "attempt": 1,
+            "success": success,
+            "message": message,
+        }
+        for remote, success, message in [("a", True, "Successfully Updated"), ("c", False, "Banned")]
+    ]
+
+
+async def test_an_attempt_under_a_lease_that_was_lost_is_told_as_not_counted(world: World, heard: list[Any]) -> None:
+    held, listed = await due(world, "a")
+    late = report(held, result(*listed["a"], decision=Retry(5.0)), epoch=held.epoch - 1)
+    async with recording(world.pool) as recorder:
+        assert not await written(recorder, late)
+    assert [(entry["event"], entry["counted"], entry["transaction"]) for entry in heard] == [("attempted", False, None)]
 
 
 async def test_what_postgresql_cannot_keep_is_replaced_and_what_is_too_long_is_cut(world: World) -> None:

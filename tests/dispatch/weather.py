@@ -30,7 +30,7 @@ class Weather(Pool):
         self.asked = asyncio.Event()
         self.begun = 0
         self._held = AsyncExitStack()
-        self._open: Transaction | None = None
+        self._pending: Transaction | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -48,8 +48,8 @@ class Weather(Pool):
         what = self.lost.pop(0) if self.lost else "answered"
         if what == "in progress":
             connection = await self._held.enter_async_context(super().connection())
-            self._open = connection.transaction()
-            await self._open.start()
+            self._pending = connection.transaction()
+            await self._pending.start()
             yield connection
             self.asked.clear()
             raise CommitUnknown("lost")
@@ -57,13 +57,13 @@ class Weather(Pool):
             yield connection
             if what == "cut":
                 async with super().connection() as other:
-                    await other.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+                    await other.execute("SELECT pg_terminate_backend($1, 5000)", connection.get_server_pid())
         if what == "committed":
             self.away = self.away_after_loss
             raise CommitUnknown("lost")
 
     async def finish(self, *, commit: bool) -> None:
         """End the transaction that is in progress."""
-        assert self._open is not None
-        await (self._open.commit() if commit else self._open.rollback())
+        assert self._pending is not None
+        await (self._pending.commit() if commit else self._pending.rollback())
         await self._held.aclose()

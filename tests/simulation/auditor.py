@@ -1,14 +1,14 @@
 """The invariants of the engine, looked at while it runs and when it has come to rest.
 
-    1  every accepted update has its record
-    2  applied versions of a listing never decrease, except by a call whose outcome nobody could know
-    3  at rest every live listing shows its newest accepted quantity, unless it is parked, floored or locked
-    4  at most one call in flight for a listing and epoch; the next one starts when the result of the last is recorded
-    5  no rate is exceeded, as the marketplace counts
-    6  every item ends, and whatever is due has a next attempt in sight
-    7  no token pair is lost
-    8  where nothing fails no listing waits longer than twice (due listings / rate), plus a constant
-    9  where nothing is unclear, nothing that was sold is put on sale again
+1  every accepted update has its record
+2  applied versions of a listing never decrease, except by a call whose outcome nobody could know
+3  at rest every live listing shows its newest accepted quantity, unless it is parked, floored or locked
+4  at most one call in flight for a listing and epoch; the next one starts when the result of the last is recorded
+5  no rate is exceeded, as the marketplace counts
+6  every item ends, and whatever is due has a next attempt in sight
+7  no token pair is lost
+8  where nothing fails no listing waits longer than twice (due listings / rate), plus a constant
+9  where nothing is unclear, nothing that was sold is put on sale again
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class Auditor:
         self._codes: dict[int, str] = {}
         self._in_flight: dict[tuple[int, int], Call] = {}
         self._unrecorded: dict[tuple[int, int], Call] = {}
-        self._buckets = {
-            account.store_id: Bucket(account.rate, account.burst) for account in market.accounts.values()
-        }
+        self._buckets = {account.store_id: Bucket(account.rate, account.burst) for account in market.accounts.values()}
         self._app_buckets: dict[int, Bucket] = {}
         market.watch(self)
 
@@ -138,7 +136,9 @@ class Auditor:
                 self._unrecorded.pop((result.listing_id, report.epoch), None)
                 self._trace.add(
                     f"listing {result.listing_id}",
-                    "recorded" if (report.tenant_id, result.listing_id, report.epoch) in recorded.written else "dropped",
+                    "recorded"
+                    if (report.tenant_id, result.listing_id, report.epoch) in recorded.written
+                    else "dropped",
                     result.outcome,
                     result.decision,
                 )
@@ -175,10 +175,10 @@ class Auditor:
         state, wait = self._tables.states[key], self._tables.waits.get(key)
         if state.state == "waiting" and wait is None:
             self._broken(6, "waits for no time", key[1])
-        if state.state == "parked" and state.version_due > state.version_settled:
-            if wait is None or wait.reason != "parked":
-                self._broken(6, "parked with a newer version that nothing brings back", key[1])
-        if state.state == "idle" and state.version_due > state.version_settled:
+        newer = state.version_due > state.version_settled
+        if state.state == "parked" and newer and (wait is None or wait.reason != "parked"):
+            self._broken(6, "parked with a newer version that nothing brings back", key[1])
+        if state.state == "idle" and newer:
             self._broken(6, "idle with a version that was never told", key[1])
 
     # --- at rest ---

@@ -23,7 +23,7 @@ def renew(tables: Tables, worker_id: int) -> Renewal | None:
         return None
     worker.renewed_at, worker.expires_at = now, now + worker.lifetime_seconds
     live = sum(
-        not w.stopping and now < w.expires_at <= now + w.lifetime_seconds or w is worker
+        (not w.stopping and now < w.expires_at <= now + w.lifetime_seconds) or w is worker
         for w in tables.workers.values()
     )
     held = {lease.store_id: lease.epoch for lease in tables.leases.values() if lease.worker_id == worker_id}
@@ -150,10 +150,11 @@ def reserve(tables: Tables, channel_app_id: int, calls: int, block_seconds_max: 
     return Grant(granted, max(blocked, wait, 0.0), limited=True)
 
 
-def block(tables: Tables, channel_app_id: int, seconds: float) -> None:
-    until = tables.now() + seconds
+def block(tables: Tables, channel_app_id: int, seconds: float, block_seconds_max: float) -> None:
+    now = tables.now()
     for budget in tables.budgets.get(channel_app_id, []):
-        budget.blocked_until = until if budget.blocked_until is None else max(budget.blocked_until, until)
+        before = budget.blocked_until or 0.0
+        budget.blocked_until = max(now + seconds, before if before <= now + block_seconds_max else 0.0)
 
 
 def swap_tokens(tables: Tables, store_id: int, old_digest: bytes | None, new: StoredTokens) -> bool:

@@ -119,8 +119,8 @@ def due_of(tables: Tables, state: State, *, with_locations: bool) -> Due:
         assert state.handle_at is not None
         age = max(0.0, now - state.handle_at)
         submitted = Submitted(state.handle, state.handle_version, state.handle_quantity, age)
-    observed_later = (
-        state.delivered_at is None or state.observed_at is not None and state.observed_at > state.delivered_at
+    observed_later = state.delivered_at is None or (
+        state.observed_at is not None and state.observed_at > state.delivered_at
     )
     return Due(
         state.listing_id,

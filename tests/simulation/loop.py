@@ -1,8 +1,8 @@
 """An asyncio event loop with virtual time: nothing blocks; when nothing is ready, time jumps to the next timer.
 
 What runs belongs to a `Process` (a simulated worker) or to the world around them (marketplaces, the database, faults).
-A process can be frozen, as by SIGSTOP: what it would do next waits, while time goes on. Or killed, as by SIGKILL: what it
-would do next is never done, not even its `finally`.
+A process can be frozen, as by SIGSTOP: what it would do next waits, while time goes on. Or killed, as by SIGKILL: what
+it would do next is never done, not even its `finally`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class Process:
         self.frozen_until = -1.0
         self.tasks: list[asyncio.Task[Any]] = []
         self.held: list[asyncio.Handle] = []
-
 
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)

@@ -316,9 +316,7 @@ class Marketplace:
         self.loop.later(0.02 + self._dice.random(), self._trade, account, process, tokens, answer)
         return await answer
 
-    def _trade(
-        self, account: Account, process: Process, tokens: Tokens, answer: asyncio.Future[Refreshed]
-    ) -> None:
+    def _trade(self, account: Account, process: Process, tokens: Tokens, answer: asyncio.Future[Refreshed]) -> None:
         result: Tokens | Unavailable | Unauthorized
         if self._dice.random() < self.chances.refresh_unavailable:
             result = Unavailable("not now")
@@ -339,5 +337,3 @@ def _all_alike(call: Call, outcome: Outcome) -> Attempt | Reading:
     if call.kind == "read":
         return Reading(tuple(ReadRow(push.listing_id, outcome) for push in call.pushes), ())
     return Attempt(tuple(Row(push.listing_id, outcome) for push in call.pushes), ())
-
-

@@ -161,9 +161,7 @@ class MemoryStorage:
 
     async def due_now(self, lease: Lease, listing_ids: Sequence[int], *, with_locations: bool) -> list[Due]:
         asked = list(listing_ids)
-        return await self._link.run(
-            lambda: listings.due_now(self._tables, lease, asked, with_locations=with_locations)
-        )
+        return await self._link.run(lambda: listings.due_now(self._tables, lease, asked, with_locations=with_locations))
 
     async def record(self, reports: Sequence[Report]) -> Recorded:
         return await self._link.run(lambda: self._record(reports), locks=True, safe=True)
@@ -178,7 +176,8 @@ class MemoryStorage:
         return await self._link.run(lambda: leases.reserve(self._tables, channel_app_id, calls, seconds_max))
 
     async def block(self, channel_app_id: int, seconds: float) -> None:
-        await self._link.run(lambda: leases.block(self._tables, channel_app_id, seconds))
+        seconds_max = self._settings.throttle_seconds_max
+        await self._link.run(lambda: leases.block(self._tables, channel_app_id, seconds, seconds_max))
 
     async def swap_tokens(self, lease: Lease, old_digest: bytes | None, new: StoredTokens) -> bool:
         return await self._link.run(lambda: leases.swap_tokens(self._tables, lease.store_id, old_digest, new))

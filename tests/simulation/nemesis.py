@@ -49,6 +49,8 @@ class Nemesis:
                 seconds = self._dice.choice((-JUMP_SECONDS, JUMP_SECONDS))
                 self._tell(f"the database's clock jumps by {seconds} s")
                 self._simulation.offset += seconds
+            case _:
+                raise ValueError(deed)
 
     # --- processes ---
 

@@ -73,5 +73,3 @@ def without_the_retry_of_parked_ones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_doubt_of_what_was_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "_sent_at", lambda task, listing, read_at, moment: moment.started)
-
-

@@ -138,21 +138,24 @@ def _lane_after(s: State, row: Row, state: str) -> int:
         if s.quantity_due == row.quantity:
             return 3
         return 1 if s.quantity_due == 0 or s.quantity_due < row.quantity else 2
-    return row.lane if row.kind == "correct" and s.due_for != "push" else s.lane
+    if row.kind == "correct" and s.due_for != "push":
+        return row.lane
+    return s.lane - 3 if s.lane > 3 and _attempts_after(s, row) == 0 else s.lane
 
 
 def _write_doubt(s: State, row: Row, now: float) -> None:
-    until = now + row.doubt_seconds
+    until = max(now + row.doubt_seconds, s.doubtful_until or 0.0)
     match row.doubt:
         case "clear":
             s.quantity_doubtful, s.doubtful_until = None, None
         case "unknown":
-            s.quantity_doubtful = None
-            s.doubtful_until = until if s.doubtful_until is None else max(s.doubtful_until, until)
+            s.quantity_doubtful, s.doubtful_until = None, until
         case "this":
             is_only_one = s.doubtful_until is None or s.doubtful_until < now or s.quantity_doubtful == row.quantity
             s.quantity_doubtful = row.quantity if is_only_one else None
             s.doubtful_until = until
+        case _:
+            assert row.doubt == "keep"
 
 
 def _write_handle(s: State, row: Row, now: float) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from lumbung.settings import Settings
+from tests.simulation.memory import Faults
 
 CHANNELS = ("plain", "batch", "feed", "token")
-FAULTS = (
-    "kill", "freeze", "restart", "away", "deaf", "pause", "revoke", "floor", "lock", "ban", "poison", "expire")
+FAULTS = ("kill", "freeze", "restart", "away", "deaf", "pause", "revoke", "floor", "lock", "ban", "poison", "expire")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Scenario:
     refresh_unavailable: float
     handles_forgotten: float
     wake_ups_lost: float
-    link_faults: dict[str, float]
+    link_faults: Faults
     deeds: tuple[str, ...]
     deeds_every_seconds: float
     budget: tuple[float, int] | None
@@ -69,7 +69,7 @@ def scenario(seed: int) -> Scenario:
         refresh_unavailable=0.0 if fair else 0.2 * dice.random(),
         handles_forgotten=0.0 if clear else 0.1,
         wake_ups_lost=0.0 if fair else dice.choice((0.0, 0.2, 1.0)),
-        link_faults=_link_faults(dice) if not clear and dice.random() < 0.6 else {},
+        link_faults=_link_faults(dice) if not clear and dice.random() < 0.6 else Faults(),
         deeds=_deeds(dice, fair=fair, clear=clear),
         deeds_every_seconds=dice.uniform(2, 12),
         budget=(dice.uniform(3, 10), dice.randint(1, 8)) if any(store.app_id for store in stores) else None,
@@ -106,8 +106,9 @@ def _call_faults(dice: Random, *, clear: bool) -> dict[str, float]:
     return {name: 0.02 + 0.2 * dice.random() for name in chosen}
 
 
-def _link_faults(dice: Random) -> dict[str, float]:
-    return {name: 0.05 * dice.random() for name in ("refused", "answer_lost", "slow", "lock_busy")}
+def _link_faults(dice: Random) -> Faults:
+    refused, answer_lost, slow, lock_busy = (0.05 * dice.random() for _ in range(4))
+    return Faults(refused, answer_lost, slow, lock_busy)
 
 
 def _deeds(dice: Random, *, fair: bool, clear: bool) -> tuple[str, ...]:

@@ -129,7 +129,9 @@ class SimulatedOpener(Opener):
         keyring: Keyring,
         clock: VirtualClock,
     ):
-        made = {code: SimulatedChannel(manifest, session, market, process) for code, (manifest, session) in kinds.items()}
+        made = {
+            code: SimulatedChannel(manifest, session, market, process) for code, (manifest, session) in kinds.items()
+        }
         super().__init__(cast(Mapping[str, Channel], made), cast(HttpClient, None), keyring, clock)
         self._made = made
 

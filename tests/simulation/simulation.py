@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +26,7 @@ from tests.simulation.accepting import accept
 from tests.simulation.auditor import Auditor
 from tests.simulation.loop import STARTED_AT, NothingLeft, Process, VirtualClock, VirtualLoop
 from tests.simulation.marketplace import Account, Chances, Marketplace, Shelf
-from tests.simulation.memory import Faults, MemoryStorage, SimulatedLink
+from tests.simulation.memory import MemoryStorage, SimulatedLink
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.scenario import Scenario, StoreSpec
 from tests.simulation.sessions import CALL_TIMEOUT_SECONDS, QUIESCE_SECONDS, SimulatedOpener, manifests
@@ -46,7 +47,7 @@ class Simulation:
         self.trace = Trace(self.loop.time)
         self.offset = 0.0
         self.tables = Tables(lambda: STARTED_AT.timestamp() + self.loop.time() + self.offset)
-        self.faults = Faults(**scenario.link_faults)
+        self.faults = replace(scenario.link_faults)
         self.chances = Chances(
             dict(scenario.call_faults),
             refresh_unavailable=scenario.refresh_unavailable,
@@ -64,9 +65,7 @@ class Simulation:
             self._build_store(spec)
         for listing_id, variant_id, store_id in scenario.listings:
             self._build_listing(listing_id, variant_id, store_id)
-        self.auditor = Auditor(
-            self.tables, self.market, self.trace, clear=scenario.clear, fair=scenario.fair
-        )
+        self.auditor = Auditor(self.tables, self.market, self.trace, clear=scenario.clear, fair=scenario.fair)
         if scenario.budget is not None:
             rate, burst = scenario.budget
             self.tables.budgets[1] = [Budget(rate, burst, self.tables.now())]
@@ -116,7 +115,9 @@ class Simulation:
         process = Process(f"w{number}")
         kinds = manifests(20.0, 5)
         times = {
-            code: ChannelTimes(QUIESCE_SECONDS, lifetime_seconds(self.scenario.settings.lease_seconds, CALL_TIMEOUT_SECONDS))
+            code: ChannelTimes(
+                QUIESCE_SECONDS, lifetime_seconds(self.scenario.settings.lease_seconds, CALL_TIMEOUT_SECONDS)
+            )
             for code in kinds
         }
         link = SimulatedLink(self.loop, self._dice(f"link {number}"), self.faults)

@@ -347,6 +347,7 @@ class EmbeddedPostgres:
                     # A shutdown writes out all that is in memory. One that takes longer goes on by itself: killing it
                     # would only move the work into the next start.
                     self._run("pg_ctl", "stop", "-m", "fast", "-w", "-t", "60", "-D", str(self._pgdata))
+                    psutil.wait_procs(self._processes(), timeout=10)  # pg_ctl waits for the pid file to go only
             finally:
                 os.close(last)
 

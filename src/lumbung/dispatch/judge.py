@@ -24,6 +24,7 @@ from lumbung.db.delivery import Due
 from lumbung.dispatch.batching import Bisection
 from lumbung.dispatch.policy import (
     AwaitFloor,
+    Correct,
     Decision,
     Delays,
     Deliver,
@@ -69,8 +70,10 @@ class Exchanged:
         return cls(rows, given.calls, given.as_a_whole)
 
     @classmethod
-    def all_alike(cls, batch: Batch, outcome: Outcome, calls: tuple[CallRecord, ...] = ()) -> Exchanged:
-        return cls({listing.listing_id: Answered(outcome) for listing in batch.listings}, calls)
+    def all_alike(
+        cls, batch: Batch, outcome: Outcome, calls: tuple[CallRecord, ...] = (), *, as_a_whole: bool = False
+    ) -> Exchanged:
+        return cls({listing.listing_id: Answered(outcome) for listing in batch.listings}, calls, as_a_whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,7 @@ def _is_success(result: Result) -> bool:
     match result.decision:
         case Deliver() | Submit() | AwaitFloor(sent=True):
             return True
-        case Settle(observed=observed):
+        case Settle(observed=observed) | Correct(observed=observed):
             return observed is not None
         case _:
             return False

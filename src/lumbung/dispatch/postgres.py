@@ -241,9 +241,7 @@ async def _write_of_stores(connection: Connection, reports: Sequence[Report], ou
 
 async def _pause(connection: Connection, tenant_id: int, store_id: int, reason: str) -> None:
     """The reason has the marketplace's own words in it."""
-    await stores.pause(
-        connection, tenant_id=tenant_id, store_id=store_id, reason=_text(reason, RESPONSE_BYTES_MAX)
-    )
+    await stores.pause(connection, tenant_id=tenant_id, store_id=store_id, reason=_text(reason, RESPONSE_BYTES_MAX))
 
 
 def _counts(rows: Iterable[tuple[Report, Result, int | None]], ended: Iterable[Ended]) -> dict[tuple[int, int], Counts]:

@@ -121,9 +121,15 @@ class Recorder:
         return await self._write_or_keep([_bare(report, self._settings.backoff_max_seconds)])
 
     def _tell(self, reports: Sequence[Report], recorded: Recorded) -> None:
+        concerned = _concerned(recorded)
         for report in reports:
             for result in report.results:
-                self._log_attempt(report, result, recorded)
+                self._log_attempt(
+                    report,
+                    result,
+                    concerned.get((report.tenant_id, result.listing_id)),
+                    counted=key_of(report, result) in recorded.written,
+                )
             if not report.recorded.done():
                 ours = all(key_of(report, result) in recorded.written for result in report.results)
                 report.recorded.set_result(ours)
@@ -141,7 +147,9 @@ class Recorder:
                 message=item.message,
             )
 
-    def _log_attempt(self, report: Report, result: Result, recorded: Recorded) -> None:
+    def _log_attempt(
+        self, report: Report, result: Result, transactions: Sequence[str] | None, *, counted: bool
+    ) -> None:
         self._metrics.attempts.labels(report.channel, result.outcome).inc(result.calls)
         tell = log.info if is_failure(result.decision) else log.debug
         tell(
@@ -149,12 +157,20 @@ class Recorder:
             tenant=report.tenant_id,
             store=report.store_id,
             listing=result.listing_id,
-            transaction=recorded.waiting.get((report.tenant_id, result.listing_id)),
+            transaction=transactions,
             attempt=result.attempt,
             outcome=result.outcome,
             reason=result.message,
-            counted=key_of(report, result) in recorded.written,
+            counted=counted,
         )
+
+
+def _concerned(recorded: Recorded) -> dict[tuple[int, int], list[str]]:
+    """The transactions that each listing's result ended an item of, or that still wait for it."""
+    codes: dict[tuple[int, int], set[str]] = {key: set(waiting) for key, waiting in recorded.waiting.items()}
+    for item in recorded.ended:
+        codes.setdefault((item.tenant_id, item.listing_id), set()).add(item.transaction_code)
+    return {key: sorted(found) for key, found in codes.items()}
 
 
 def _bare(report: Report, seconds: float) -> Report:

@@ -189,9 +189,6 @@ class StoreSender:
             self._nothing_due(now)
             return None  # that needs no permit
         self.idle_since = None
-        wait_seconds = await self._engine.budgets.take(self.lease.channel_app_id)
-        if wait_seconds > 0:
-            return wait_seconds
         permits = self._engine.permits[self.lease.channel]
         await permits.acquire(self.lease.tenant_id)
         started = False
@@ -230,8 +227,11 @@ class StoreSender:
         batch = await self._window.next()
         if batch is None:
             return False
+        # Last: what is reserved of a budget is good for a moment only.
+        wait_seconds = await self._engine.budgets.take(self.lease.channel_app_id)
         now = self._engine.clock.monotonic()
-        if not self._lease_lasts() or not self._may_go(now):
+        self._budget_at = now + wait_seconds
+        if wait_seconds > 0 or not self._lease_lasts() or not self._may_go(now):
             self._window.put_back(batch)
             return False
         self._pacer.take(now)
@@ -248,7 +248,7 @@ class StoreSender:
         return await asyncio.shield(self._start_task(self._tokens.before_call()))
 
     def _ready_at(self, now: float) -> float:
-        return max(self._pacer.next_at(now), self._breaker.next_at(now) or now)
+        return max(self._pacer.next_at(now), self._breaker.next_at(now) or now, self._budget_at)
 
     async def _until(self, seconds: float) -> None:
         """Waiting for pacing is not shortened by wake-ups, only by a stop."""
@@ -325,7 +325,7 @@ class StoreSender:
         except Exception:  # noqa: BLE001
             # A bug in a connector must not stop the store for ever: it is loud, and the listings back off.
             self._log.exception("the connector failed")
-            return Exchanged.all_alike(batch, _BROKEN), used
+            return Exchanged.all_alike(batch, _BROKEN, as_a_whole=True), used
         finally:
             in_flight.dec()
             self._engine.permits[self.lease.channel].release()

@@ -152,7 +152,11 @@ class Worker:
             held, self._live = renewal.held, max(1, renewal.live)
         self._lease_clock.renewed(asked_at)
         self._drop_senders({store: epoch for store, epoch in known.items() if held.get(store) != epoch})
-        revoked = [store_id for store_id, epoch in known.items() if store_id in held and held[store_id] != epoch]
+        revoked = [
+            store_id
+            for store_id, epoch in known.items()
+            if held.get(store_id, epoch) != epoch and store_id not in self._senders
+        ]
         if revoked:
             await self._storage.give_back(self._worker_id, revoked)
             self._look.set()
@@ -175,7 +179,7 @@ class Worker:
             return
         clean = [store_id for store_id, (sender, _) in self._senders.items() if not sender.busy]
         try:
-            await asyncio.gather(*self._kept, return_exceptions=True)
+            await asyncio.gather(*self._kept, *self._leaving.values(), return_exceptions=True)
             await self._storage.give_back(self._worker_id, clean)
             if len(clean) == len(self._senders):
                 await self._storage.stop(self._worker_id)
@@ -384,7 +388,8 @@ class Worker:
             if self._senders.get(store_id, (None, None))[0] is not sender:
                 return  # lost, or reaped, meanwhile
             del self._senders[store_id]
-            self._elsewhere.add(store_id)
+            if sender.idle_since is None:
+                self._elsewhere.add(store_id)  # others first; an idle one is ours again with its next update
             await self._storage.give_back(self._worker_id, [store_id])
             self._metrics.lease_changes.labels("given back").inc()
             await self._wake_ups.tell([store_id])
