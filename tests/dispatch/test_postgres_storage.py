@@ -205,7 +205,7 @@ async def test_results_whose_commit_is_not_answered_are_written_exactly_once(
     world: World, weather: Weather, lost: list[str], begun: int, calls: tuple[CallRecord, ...]
 ) -> None:
     held, ids, code = await due(world, "a", "b")
-    weather.lost = lost
+    weather.lost = list(lost)
     results = ((await told(world, ids["a"], Deliver())).result, (await told(world, ids["b"], Retry(5.0))).result)
     recorded = await storage_of(weather).record([report(held, *results, calls=calls)])
     assert weather.begun == begun

@@ -167,7 +167,8 @@ class MemoryStorage:
         return await self._link.run(lambda: self._record(reports), locks=True, safe=True)
 
     def _record(self, reports: Sequence[Report]) -> Recorded:
-        recorded = recording.record(self._tables, reports, self._settings.park_retry_seconds)
+        settings = self._settings
+        recorded = recording.record(self._tables, reports, settings.park_retry_seconds, settings.quiesce_seconds_max)
         self._watch(reports, recorded)
         return recorded
 

@@ -40,14 +40,16 @@ class Row:
         return self.kind in {"delivered", "floored"}
 
 
-def record(tables: Tables, reports: Sequence[Report], park_retry_seconds: float) -> Recorded:
+def record(
+    tables: Tables, reports: Sequence[Report], park_retry_seconds: float, quiesce_seconds_max: float
+) -> Recorded:
     ours = _ours(tables, reports)
     rows = sorted(
         ((report, result) for report in reports for result in report.results if key_of(report, result) in ours),
         key=lambda row: (row[0].tenant_id, row[1].listing_id),
     )
     for report, result in rows:
-        _write_state(tables, Row(*state_row(report, result)), park_retry_seconds)
+        _write_state(tables, Row(*state_row(report, result)), park_retry_seconds, quiesce_seconds_max)
     ended = [
         item
         for report, result in rows
@@ -79,24 +81,27 @@ def holds(tables: Tables, report: Report) -> bool:
     return tables.leases[report.store_id].epoch == report.epoch
 
 
-def _write_state(tables: Tables, row: Row, park_retry_seconds: float) -> None:
+def _write_state(tables: Tables, row: Row, park_retry_seconds: float, quiesce_seconds_max: float) -> None:
     """All of it is decided from the row as it was."""
     s, now = tables.states[row.tenant_id, row.listing_id], tables.now()
     state = _state_after(s, row)
     attempts = _attempts_after(s, row)
     lane = _lane_after(s, row, state)
+    if s.doubtful_until is not None:
+        s.doubtful_until = min(s.doubtful_until, now + quiesce_seconds_max)
     _write_doubt(s, row, now)
     due_for = "ask" if row.handle is not None else "push" if s.due_for in {"push", "ask"} else row.due_for
     s.due_since = None if state == "idle" else now if row.kind == "delivered" else _or(s.due_since, now)
     s.calls += row.calls
+    delivered_at = s.delivered_at
     if row.kind == "delivered":
         s.version_delivered = max(s.version_delivered, row.version)
     if row.kind in {"delivered", "parked"}:
         s.version_settled = max(s.version_settled, row.version)
     if row.told:
-        s.quantity_delivered, s.delivered_at = row.quantity, now
+        s.quantity_delivered, s.delivered_at = row.quantity, max(now, s.observed_at or 0.0)
     if row.was_observed:
-        s.quantity_observed, s.observed_at = row.observed, now
+        s.quantity_observed, s.observed_at = row.observed, max(now, (delivered_at or 0.0) + 1e-6)
     keeps_floor = row.kind in {"stay", "defer", "submitted", "retry", "again"}
     s.quantity_floor = (s.quantity_floor if row.floor is None else row.floor) if keeps_floor else None
     s.attempts = attempts

@@ -9,7 +9,8 @@ from lumbung.settings import Settings
 from tests.simulation.memory import Faults
 
 CHANNELS = ("plain", "batch", "feed", "token")
-FAULTS = ("kill", "freeze", "restart", "away", "deaf", "pause", "revoke", "floor", "lock", "ban", "poison", "expire")
+MISFORTUNES = ("restart", "deaf", "pause", "floor", "lock", "ban", "poison", "expire")
+DISASTERS = ("kill", "freeze", "away", "revoke", "jump")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _link_faults(dice: Random) -> Faults:
 def _deeds(dice: Random, *, fair: bool, clear: bool) -> tuple[str, ...]:
     if fair:
         return ()
-    names = ("restart", "deaf", "pause", "floor", "lock", "ban", "poison", "expire") if clear else FAULTS
+    names = MISFORTUNES if clear else MISFORTUNES + DISASTERS
     return tuple(name for name in names if dice.random() < 0.5)
 
 

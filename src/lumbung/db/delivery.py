@@ -150,8 +150,16 @@ async def take_call_ids(connection: Connection, count: int) -> list[int]:
     return [row["id"] for row in await _queries["take_call_ids"].all(connection, count=count)]
 
 
-async def record_states(connection: Connection, rows: Sequence[tuple[Any, ...]], *, park_retry_seconds: float) -> None:
-    await _write(connection, "record_states", rows, park_retry_seconds=park_retry_seconds)
+async def record_states(
+    connection: Connection, rows: Sequence[tuple[Any, ...]], *, park_retry_seconds: float, quiesce_seconds_max: float
+) -> None:
+    await _write(
+        connection,
+        "record_states",
+        rows,
+        park_retry_seconds=park_retry_seconds,
+        quiesce_seconds_max=quiesce_seconds_max,
+    )
 
 
 async def settle_items(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Ended]:

@@ -138,7 +138,9 @@ SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 -- submitted  waits, with the handle to ask with              parked          is parked
 -- settled    is idle: it was read back                       correct         is due again: it was read back
 -- A listing that was cleared meanwhile keeps its state; one that has a newer version by now stays due after what ended
--- the older one. What was read back counts only while nothing newer is to be told.
+-- the older one. What was read back counts only while nothing newer is to be told. Which of delivered_at and observed_at
+-- is the later one says what is believed to be shown, also after the clock has jumped back. A doubt further ahead than any
+-- can be was written before that.
 WITH r AS (
     SELECT * FROM unnest(
         :tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[], :quantities::bigint[], :kinds::text[],
@@ -156,6 +158,8 @@ WITH r AS (
                 WHEN r.kind = 'parked' THEN 'parked'
                 ELSE 'waiting' END AS state,
            r.kind IN ('delivered', 'floored') AS told,
+           CASE WHEN s.doubtful_until IS NOT NULL
+                THEN least(s.doubtful_until, now() + :quiesce_seconds_max * interval '1 second') END AS doubtful_until,
            CASE WHEN r.kind IN ('retry', 'again') THEN s.attempts + 1
                 WHEN r.kind IN ('stay', 'defer', 'submitted') THEN s.attempts ELSE 0 END AS attempts
     FROM r JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
@@ -165,17 +169,18 @@ UPDATE listing_state s SET
     version_delivered  = CASE WHEN n.kind = 'delivered' THEN greatest(s.version_delivered, n.version) ELSE s.version_delivered END,
     version_settled    = CASE WHEN n.kind IN ('delivered', 'parked') THEN greatest(s.version_settled, n.version) ELSE s.version_settled END,
     quantity_delivered = CASE WHEN n.told THEN n.quantity ELSE s.quantity_delivered END,
-    delivered_at       = CASE WHEN n.told THEN now() ELSE s.delivered_at END,
+    delivered_at       = CASE WHEN n.told THEN greatest(now(), s.observed_at) ELSE s.delivered_at END,
     quantity_observed  = CASE WHEN n.was_observed THEN n.observed ELSE s.quantity_observed END,
-    observed_at        = CASE WHEN n.was_observed THEN now() ELSE s.observed_at END,
+    observed_at        = CASE WHEN n.was_observed THEN greatest(now(), s.delivered_at + interval '1 microsecond')
+                              ELSE s.observed_at END,
     quantity_floor     = CASE WHEN n.kind IN ('stay', 'defer', 'submitted', 'retry', 'again') THEN coalesce(n.floor, s.quantity_floor) END,
     attempts           = n.attempts,
     failing_since      = CASE WHEN n.attempts > 0 THEN coalesce(s.failing_since, now()) END,
     quantity_doubtful  = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'unknown' THEN NULL WHEN 'keep' THEN s.quantity_doubtful
                               ELSE CASE WHEN s.doubtful_until IS NULL OR s.doubtful_until < now() OR s.quantity_doubtful = n.quantity
                                         THEN n.quantity END END,
-    doubtful_until     = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'keep' THEN s.doubtful_until
-                              ELSE greatest(s.doubtful_until, now() + n.doubt_seconds * interval '1 second') END,
+    doubtful_until     = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'keep' THEN n.doubtful_until
+                              ELSE greatest(n.doubtful_until, now() + n.doubt_seconds * interval '1 second') END,
     last_outcome       = n.outcome,
     last_message       = n.message,
     handle             = n.handle,

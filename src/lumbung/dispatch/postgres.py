@@ -219,6 +219,7 @@ async def _record(connection: Connection, reports: Sequence[Report], settings: S
         connection,
         [state_row(report, result) for report, result, _ in rows],
         park_retry_seconds=settings.park_retry_seconds,
+        quiesce_seconds_max=settings.quiesce_seconds_max,
     )
     settled = [_settle_row(r, x, call, ours[key_of(r, x)]) for r, x, call in rows if _settles(x)]
     ended = await delivery.settle_items(connection, settled)

@@ -122,6 +122,7 @@ class StoreSender:
         self._calls: dict[asyncio.Task[Any], None] = {}  # a dict: tasks in the order in which they began
         self._in_flight = 0
         self._in_trouble = lease.in_trouble
+        self._budget_at = 0.0  # the application has no call left before
         self._woken = asyncio.Event()
         self._stopping = False
         self.waits_for_lease = False
