@@ -49,6 +49,7 @@ class Nemesis:
                 seconds = self._dice.choice((-JUMP_SECONDS, JUMP_SECONDS))
                 self._tell(f"the database's clock jumps by {seconds} s")
                 self._simulation.offset += seconds
+                self._simulation.auditor.clock_jumped_at = self._simulation.loop.time()
             case _:
                 raise ValueError(deed)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lumbung.dispatch import judge, policy
+from lumbung.dispatch import policy
 from lumbung.dispatch.tokens import TokenKeeper
 from lumbung.dispatch.window import Window
 from tests.simulation import leases, recording
@@ -69,7 +69,3 @@ def without_the_retry_of_parked_ones(monkeypatch: pytest.MonkeyPatch) -> None:
             write(tables, report, result, park_retry_seconds)
 
     monkeypatch.setattr(recording, "_write_wait", forgets_parked)
-
-
-def without_doubt_of_what_was_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "_sent_at", lambda task, listing, read_at, moment: moment.started)

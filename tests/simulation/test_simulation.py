@@ -55,7 +55,6 @@ def _digest(seed: int) -> str:
         (protections.without_doubt_at_takeover, {3}),
         (protections.without_writing_new_tokens, {6, 7}),
         (protections.without_the_retry_of_parked_ones, {6}),
-        (protections.without_doubt_of_what_was_submitted, {3}),
     ],
 )
 def test_a_missing_protection_is_noticed(
