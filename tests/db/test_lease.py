@@ -135,12 +135,12 @@ async def test_a_lost_workers_store_is_taken_with_doubt_until_its_calls_have_qui
     await expire(world, lost, ago_seconds=10)
     [row] = await claim(world, second, store)
     assert row.epoch == 2
-    assert row.doubt_seconds == pytest.approx(QUIESCE - 10, abs=5)
-    # A second crash, of a holder that expired earlier than the first's calls quiesce, does not shorten the doubt.
-    await expire(world, second, ago_seconds=55)
+    assert row.doubt_seconds == pytest.approx(QUIESCE, abs=1)
+    # A second crash begins it anew; nor does it matter how long ago the lease seems to have ended.
+    await expire(world, second, ago_seconds=3600)
     [row] = await claim(world, third, store)
     assert row.epoch == 3
-    assert row.doubt_seconds == pytest.approx(QUIESCE - 10, abs=5)
+    assert row.doubt_seconds == pytest.approx(QUIESCE, abs=1)
 
 
 async def test_a_stopped_workers_store_is_taken_without_doubt(world: World) -> None:
@@ -238,14 +238,6 @@ async def test_each_lease_lasts_as_long_as_its_channel_needs(world: World) -> No
             "UPDATE worker SET renewed_at = clock_timestamp() - $2 * interval '1 second' WHERE id = $1", holder, age
         )
         assert await claimed(other) == taken
-    # How long lost calls may take effect counts from the end of the lease, not of the worker.
-    left = await world.rows(
-        "SELECT extract(epoch FROM l.doubt_until - w.renewed_at)::float8 AS s FROM store_lease l, worker w"
-        " WHERE l.store_id = $1 AND w.id = $2",
-        long,
-        holder,
-    )
-    assert left[0]["s"] == pytest.approx(105, abs=0.1)
 
 
 async def test_a_clock_that_was_far_ahead_heals_itself(world: World) -> None:
@@ -268,7 +260,7 @@ async def test_doubt_lasts_as_long_as_the_holder_found_its_stores_calls_to_take(
         await lease.note_quiesce(connection, store_id=store, epoch=1, seconds=300.0)
     await expire(world, holder, ago_seconds=10)
     [row] = await claim(world, other, store)
-    assert row.doubt_seconds == pytest.approx(290, abs=5)
+    assert row.doubt_seconds == pytest.approx(300, abs=1)
 
 
 async def test_noting_what_is_known_already_writes_nothing(world: World) -> None:

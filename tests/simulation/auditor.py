@@ -38,7 +38,6 @@ class Told:
     newest_quantity: int = 0
     applied_version: int = 0
     applied_unclear: bool = False
-    applied_before_jump: bool = False
     due_since: float | None = None
 
 
@@ -127,7 +126,6 @@ class Auditor:
             self._broken(9, "what was sold is on sale again", listing_id)
         told.applied_version = max(told.applied_version, version)
         told.applied_unclear = self._excused(call)
-        told.applied_before_jump = call.began <= self.clock_jumped_at
         self._judge_fairness(told, listing_id, version)
 
     def bought(self, listing_id: int, units: int) -> None:
@@ -152,6 +150,7 @@ class Auditor:
     def _excused(self, call: Call) -> bool:
         """Nobody could know when, or whether, it would be applied: unclear answers, holders that are lost or frozen."""
         stale = self._tables.leases[call.account.store_id].epoch != call.lease.epoch
+        # A clock that jumps makes submitted work look given up: it is in doubt then, and healed.
         return call.unclear or stale or call.process.frozen_until >= call.began or call.began <= self.clock_jumped_at
 
     def _count(self, call: Call) -> None:
@@ -232,8 +231,6 @@ class Auditor:
         told, shelf = self._told[key[1]], self._market.shelves[key[1]]
         if state.state in {"parked", "waiting"} or not self._tables.is_live(state.store_id):
             return
-        if told.applied_before_jump:
-            return  # how long a call may be in doubt is measured with that clock
         if told.applied_unclear and shelf.sold:
             return  # nobody can tell what an unclear call put there from what was sold since: it is left
         if shelf.shown + shelf.sold != told.newest_quantity:

@@ -86,12 +86,10 @@ def _take(tables: Tables, lease: Lease, worker_id: int, times: ChannelTimes) -> 
 def doubt_until(tables: Tables, lease: Lease, now: float, quiesce: float) -> float | None:
     """Until when calls of whoever held the lease before may take effect."""
     holder = tables.workers[lease.worker_id] if lease.worker_id is not None else None
-    if lease.doubt_until is not None and lease.doubt_until > now + quiesce:
-        return now + quiesce
-    if holder is None or holder.stopping:
+    in_order = holder is None or holder.stopping
+    if in_order and (lease.doubt_until is None or lease.doubt_until <= now + quiesce):
         return lease.doubt_until
-    expired = min(holder.renewed_at + lease.lifetime_seconds, now) + quiesce
-    return expired if lease.doubt_until is None else max(expired, lease.doubt_until)
+    return now + quiesce
 
 
 def give_back(tables: Tables, worker_id: int, store_ids: Iterable[int]) -> None:

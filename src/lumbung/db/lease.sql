@@ -31,8 +31,9 @@ SELECT store_id, epoch FROM store_lease WHERE worker_id = :worker_id
 -- name: claim
 -- Takes stores that nobody holds, or whose lease has expired. The holder's row is locked before it is judged: a renewal
 -- that is under way is waited for, one that comes later waits for us and then finds the store gone. A holder that expired
--- may have left calls in flight: until doubt_until they may still take effect. It is never further ahead than the quiesce
--- time: what is, was written before the clock jumped back.
+-- may have left calls in flight: until doubt_until, the quiesce time from now, they may still take effect. Counted from
+-- now, not from when the lease ended: a clock that has jumped forwards makes leases look long over that were held a moment
+-- ago. What is further ahead than that was written before the clock jumped back.
 -- Whether the holder looks expired is asked of the lease's own row: when somebody else has just taken it, that row is
 -- looked at again.
 WITH known AS (
@@ -65,10 +66,9 @@ UPDATE store_lease l
 SET worker_id = :worker_id, epoch = l.epoch + 1, acquired_at = clock_timestamp(),
     lifetime_seconds = free.new_lifetime_seconds,
     doubt_until = CASE
-        WHEN l.doubt_until > clock_timestamp() + free.quiesce THEN clock_timestamp() + free.quiesce
-        WHEN h.id IS NULL OR h.stopping THEN l.doubt_until
-        ELSE greatest(least(h.renewed_at + free.lifetime_seconds * interval '1 second', clock_timestamp()) + free.quiesce,
-                      l.doubt_until) END
+        WHEN (h.id IS NULL OR h.stopping) AND (l.doubt_until IS NULL OR l.doubt_until <= clock_timestamp() + free.quiesce)
+            THEN l.doubt_until
+        ELSE clock_timestamp() + free.quiesce END
 FROM free LEFT JOIN holder h ON h.id = free.worker_id, store s
 WHERE l.store_id = free.store_id AND s.id = l.store_id
   AND (h.id IS NULL OR h.stopping OR h.renewed_at + free.lifetime_seconds * interval '1 second' < clock_timestamp()

@@ -23,14 +23,17 @@ from lumbung.channels.base import (
 from lumbung.db.delivery import Due
 from lumbung.dispatch.batching import Bisection
 from lumbung.dispatch.policy import (
+    Again,
     AwaitFloor,
     Correct,
     Decision,
+    Defer,
     Delays,
     Deliver,
     Fine,
     Park,
     Pause,
+    Retry,
     Settle,
     Situation,
     Stay,
@@ -42,8 +45,10 @@ from lumbung.dispatch.reconcile import Wanted, decide_reading
 from lumbung.dispatch.report import Lease, Result
 from lumbung.dispatch.storm import Storm
 from lumbung.dispatch.window import Batch, Task
+from lumbung.model import DueFor
 
 CONFIRM_SECONDS_MIN = 0.001
+DOUBTS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class Judge:
         self._storm = Storm(storm_rejections)
         self._storm_rejections = storm_rejections
         self._held: dict[int, Result] = {}
+        self._doubts: dict[int, float] = {}  # our own, by our own clock: the database's may jump
         self._dice = dice
 
     def holds(self, listing_id: int) -> bool:
@@ -154,6 +160,7 @@ class Judge:
             )
             for listing, decision in decided
         ]
+        self._remember(results, moment.now)
         store = tuple(Told(decision.store, decision.message) for _, decision in decided)
         return self._with_storm(results, store)
 
@@ -169,6 +176,10 @@ class Judge:
             message = f"{seen.message} (the call was refused as a whole: it is cut in halves)"
             return Decision(Stay(), Fine(), message)
         situation = self._situation(task, listing, read_at, moment)
+        if task is Task.READ and listing.due_for is DueFor.CONFIRM and self._remembered(listing) > moment.now:
+            # The database's clock has jumped forwards: what is read now may change yet.
+            wait = min(self._remembered(listing) - moment.now, self._quiesce_seconds_max)
+            return Decision(Defer(wait), Fine(), "An unclear call may still take effect")
         if task is Task.READ:
             return decide_reading(
                 seen, Wanted(listing.due_for, listing.quantity, listing.doubtful), situation, self._delays
@@ -195,9 +206,22 @@ class Judge:
 
     def _own_doubt_until(self, listing: Due, read_at: float) -> float:
         """A doubt further ahead than any can be was written before the clock jumped back."""
+        remembered = self._doubts.get(listing.listing_id, 0.0)
         if listing.doubt_left_seconds is None:
-            return 0.0
-        return read_at + min(listing.doubt_left_seconds, self._quiesce_seconds_max)
+            return remembered
+        return max(remembered, read_at + min(listing.doubt_left_seconds, self._quiesce_seconds_max))
+
+    def _remembered(self, listing: Due) -> float:
+        """Until when calls for it, of ours or of a lost holder, may take effect by our own clock."""
+        return max(self._lease.doubt_until, self._doubts.get(listing.listing_id, 0.0))
+
+    def _remember(self, results: Sequence[Result], now: float) -> None:
+        """Few at a time: only listings whose last calls were unclear."""
+        for result in results:
+            if isinstance(result.decision, Again | Retry) and result.decision.doubt_seconds is not None:
+                self._doubts[result.listing_id] = now + result.decision.doubt_seconds
+        if len(self._doubts) > DOUBTS_MAX:
+            self._doubts = {listing_id: until for listing_id, until in self._doubts.items() if until > now}
 
     def _lost_holder(self, task: Task, listing: Due, read_at: float, moment: Moment) -> bool:
         """Whether the doubt is about calls whose quantities nobody knows."""

@@ -133,7 +133,7 @@ class TokenKeeper:
                     return None if await self._take_stored(used) else refusal
                 case other:
                     return Unavailable(f"The access token cannot be refreshed now: {other.message}")
-        except Exception:  # noqa: BLE001
+        except Exception:
             # A bug in a connector: loud, and like a refresh that was not to be had.
             log.exception("the connector failed to refresh a token", store=self._lease.store_id)
             return Unavailable("The access token cannot be refreshed: see the log")
