@@ -19,6 +19,7 @@ from lumbung.api.context import ApiContext
 from lumbung.api.signature import sign
 from lumbung.cli.compose import build_api, built_worker
 from lumbung.cli.roles import free_port
+from lumbung.clock import SystemClock
 from lumbung.db.pool import Pool
 from lumbung.keyring import Keyring
 from lumbung.model import StoreMode
@@ -55,6 +56,20 @@ def blibli_credentials(sandbox_url: str, store_code: str = STORE_CODE, **more: o
         "quiesce_seconds": f"{QUIESCE_SECONDS:g}",
         **more,
     }
+
+
+class MovableClock(SystemClock):
+    """Real time, with jumps: what a worker remembers by its own clock passes too. The wall clock stays: requests are
+    signed with it."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += seconds
 
 
 @dataclass
@@ -113,6 +128,7 @@ class Hub:
     client: Client
     sandbox: Sandbox
     settings: Settings
+    clock: MovableClock = field(default_factory=MovableClock)
     listed: dict[str, str] = field(default_factory=dict)
 
     async def store(
@@ -196,7 +212,9 @@ class Hub:
         return reason
 
     async def later(self, seconds: float) -> None:
-        """As if so much time had passed for listings that wait, are parked or in doubt; the workers look then."""
+        """As if so much time had passed for listings that wait, are parked or in doubt; the hub's worker looks
+        then."""
+        self.clock.advance(seconds)
         await self.world.execute(
             "UPDATE listing_state SET parked_at = parked_at - $1 * interval '1 second',"
             " park_retry_at = park_retry_at - $1 * interval '1 second',"
@@ -285,7 +303,7 @@ async def running_hub(
         if not worker:
             yield hub
             return
-        async with running_worker(settings, database_url, keyring):
+        async with running_worker(settings, database_url, keyring, clock=hub.clock):
             yield hub
 
 

@@ -100,7 +100,7 @@ async def running_shop(
         if not worker:
             yield shop
             return
-        async with running_market_worker(settings, database_url, keyring, channel, shop.metrics):
+        async with running_market_worker(settings, database_url, keyring, channel, shop.metrics, clock=hub.clock):
             yield shop
 
 
@@ -111,7 +111,8 @@ async def running_market_worker(
     keyring: Keyring,
     channel: Channel | None = None,
     metrics: WorkerMetrics | None = None,
+    **more: Any,
 ) -> AsyncIterator[None]:
     channels: Mapping[str, Channel] = {**CHANNELS, "shpe": channel or MarketChannel()}
-    async with running_worker(settings, url, keyring, channels=channels, metrics=metrics):
+    async with running_worker(settings, url, keyring, channels=channels, metrics=metrics, **more):
         yield

@@ -20,7 +20,7 @@ from lumbung.api.partners import Partners
 from lumbung.channels.base import Channel
 from lumbung.channels.http import HttpClient
 from lumbung.channels.registry import CHANNELS
-from lumbung.clock import SystemClock
+from lumbung.clock import Clock, SystemClock
 from lumbung.db import history, lease, migrate, partitions, stats, stock, tenants
 from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.pool import Pool
@@ -151,9 +151,10 @@ async def built_worker(
     *,
     channels: Mapping[str, Channel] = CHANNELS,
     metrics: WorkerMetrics | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker with the one HTTP client of its process."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     async with (
         HttpClient(
             clock,

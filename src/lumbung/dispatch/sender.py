@@ -37,7 +37,19 @@ from lumbung.dispatch.lease_clock import LeaseClock
 from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.pacing import Pacer
 from lumbung.dispatch.permits import Permits
-from lumbung.dispatch.policy import Defer, Delays, Fine, Pause, Refresh, Retry, SlowDown, Trouble, Unclear
+from lumbung.dispatch.policy import (
+    AwaitFloor,
+    Defer,
+    Delays,
+    Fine,
+    Pause,
+    Refresh,
+    Retry,
+    SlowDown,
+    Submit,
+    Trouble,
+    Unclear,
+)
 from lumbung.dispatch.recorder import Recorder
 from lumbung.dispatch.report import Lease, Report
 from lumbung.dispatch.storage import Storage
@@ -305,7 +317,7 @@ class StoreSender:
             verdict.unpark,
         )
         for result in verdict.results:
-            if isinstance(result.decision, Retry | Defer):
+            if isinstance(result.decision, Retry | Defer | Submit | AwaitFloor):
                 self._engine.look_after(result.decision.after_seconds)
         self._engine.recorder.put(report)
         ours = await recorded

@@ -365,10 +365,11 @@ class Worker:
         """Stores above our share, and those that have been idle for long, are left in good order: what is in flight
         ends and is recorded, then the lease is free."""
         now = self._clock.monotonic()
+        full = len(self._senders) >= self._settings.stores_held_max  # then idle ones make room at once
         idle = [
             store_id
             for store_id, (sender, _) in self._senders.items()
-            if sender.idle_since is not None and now - sender.idle_since >= self._settings.store_idle_seconds
+            if sender.idle_since is not None and (full or now - sender.idle_since >= self._settings.store_idle_seconds)
         ]
         active = self._active()
         count = excess(
