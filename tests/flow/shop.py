@@ -92,7 +92,7 @@ async def running_shop(
     channel: Channel | None = None,
     tokens: bool = False,
     worker: bool = True,
-    **more: object,
+    **more: Any,
 ) -> AsyncIterator[Shop]:
     async with running_hub(database_url, keyring, settings, worker=False) as hub, Market() as market:
         account, store = await open_store(hub, market, skus, tokens=tokens, **more)

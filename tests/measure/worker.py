@@ -16,10 +16,11 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 import asyncpg
 import psutil
+from rich.console import Console
 
 from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.migrate import migrate
@@ -110,20 +111,20 @@ async def idle_cpu(pool: Pool, url: str, pid: int, arguments: argparse.Namespace
     """Wake every store once, so that the worker holds them all, then let it be idle."""
     async with pool.connection() as connection:
         await connection.execute(
-            "UPDATE listing_state SET state = 'waiting'; INSERT INTO listing_wait SELECT tenant_id, listing_id, store_id,"
-            " 'backoff', now() + interval '800 seconds' FROM listing_state"
+            "UPDATE listing_state SET state = 'waiting'; INSERT INTO listing_wait"
+            " SELECT tenant_id, listing_id, store_id, 'backoff', now() + interval '800 seconds' FROM listing_state"
             if arguments.waiting
             else "SELECT 1"
         )
-    sleep(arguments.warm_seconds)
+    await asyncio.sleep(arguments.warm_seconds)
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     servers = await backends(url)
     before = cpu(processes), cpu(servers)
     started = perf_counter()
-    sleep(arguments.seconds)
+    await asyncio.sleep(arguments.seconds)
     took = perf_counter() - started
     worker, server = cpu(processes) - before[0], cpu(servers) - before[1]
-    print(
+    Console().print(
         f"{arguments.stores} idle stores, {took:.0f} s: worker {100 * worker / took:.2f}% of a core,"
         f" PostgreSQL {100 * server / took:.2f}%, worker's memory {memory(processes):.0f} MB"
     )
@@ -140,9 +141,12 @@ async def due_memory(pool: Pool, url: str, pid: int, arguments: argparse.Namespa
             if first is None and await connection.fetchval(CALLS, timeout=60):
                 first = perf_counter() - started
             most = max(most, memory([process]))
-            sleep(0.25)
+            await asyncio.sleep(0.25)
     first_call = "none" if first is None else f"{first:.1f} s after its start"
-    print(f"{arguments.listings} due listings, {arguments.seconds:g} s: worker's memory {most:.0f} MB; first call {first_call}")
+    Console().print(
+        f"{arguments.listings} due listings, {arguments.seconds:g} s: worker's memory {most:.0f} MB;"
+        f" first call {first_call}"
+    )
 
 
 async def backends(url: str) -> list[psutil.Process]:
