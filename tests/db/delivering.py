@@ -45,7 +45,7 @@ class Told:
     answer: str = '{"ok": true}'
     due_for: DueFor = DueFor.PUSH
     handle: str | None = None
-    lost_holder: bool = False
+    doubt_unknown: bool = False
     calls: int = 1
 
     @property
@@ -60,7 +60,7 @@ class Told:
             self.answer,
             self.due_for,
             self.handle,
-            self.lost_holder,
+            self.doubt_unknown,
             self.calls,
         )
 

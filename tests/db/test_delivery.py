@@ -393,7 +393,7 @@ parked                    parked 0 push   parked 0 push   idle 0 push  -      - 
 PUSHES = {
     "delivered": Told(0, 0, 20, Deliver()),
     "delivered, in doubt": Told(0, 0, 20, Deliver(60.0)),
-    "delivered, lost holder": Told(0, 0, 20, Deliver(60.0), lost_holder=True),
+    "delivered, lost holder": Told(0, 0, 20, Deliver(60.0), doubt_unknown=True),
     "told the least": Told(0, 0, 20, AwaitFloor(60.0, sent=True)),
     "not told the least": Told(0, 0, 20, AwaitFloor(60.0, sent=False)),
     "retry": Told(0, 0, 20, Retry(60.0)),
@@ -647,14 +647,14 @@ async def test_a_doubt_is_never_over_sooner_because_there_is_another(world: Worl
     """A remapped listing's old call may take effect for longer than a call of the store can."""
     held, listing, version = await due_listing(world)
     await world.execute("UPDATE listing_state SET doubtful_until = now() + interval '1000 seconds'")
-    await record(world, held, Told(listing, version, 20, later, lost_holder=True))
+    await record(world, held, Told(listing, version, 20, later, doubt_unknown=True))
     assert await doubt(world) == "nobody knows"
     assert await doubt_seconds(world) == pytest.approx(1000, abs=20)
 
 
 async def test_a_lost_holders_doubt_is_about_nobody_knows_what(world: World) -> None:
     held, listing, version = await due_listing(world)
-    await record(world, held, Told(listing, version, 20, Deliver(40.0), lost_holder=True))
+    await record(world, held, Told(listing, version, 20, Deliver(40.0), doubt_unknown=True))
     assert await doubt(world) == "nobody knows"
     assert await doubt_seconds(world) == pytest.approx(40, abs=20)
     assert await waits(world) == [(listing, "confirmation")]

@@ -77,12 +77,14 @@ def batch(*listings: Due | int, task: Task = Task.PUSH, read_at: float = 99.0) -
     return Batch(task, tuple(due(item) if isinstance(item, int) else item for item in listings), read_at)
 
 
-def push(judge: Judge, *answers: tuple[Due | int, Outcome], as_a_whole: bool = False) -> Verdict:
+def push(
+    judge: Judge, *answers: tuple[Due | int, Outcome], as_a_whole: bool = False, moment: Moment = MOMENT
+) -> Verdict:
     rows = tuple(
         Row(listing if isinstance(listing, int) else listing.listing_id, outcome) for listing, outcome in answers
     )
     attempt = Attempt(rows, (), as_a_whole)
-    return judge.judge(batch(*(listing for listing, _ in answers)), Exchanged.of(attempt), MOMENT)
+    return judge.judge(batch(*(listing for listing, _ in answers)), Exchanged.of(attempt), moment)
 
 
 def decisions(verdict: Verdict) -> dict[int, ListingDecision]:
@@ -355,31 +357,31 @@ TestHoldingMachine.settings = settings(max_examples=60, stateful_step_count=20, 
 def test_a_delivery_after_a_takeover_is_confirmed_when_the_lost_calls_are_over() -> None:
     judge = judge_of(replace(LEASE, doubt_until=112.5))
     [result] = push(judge, (1, Accepted())).results
-    assert (result.decision, result.lost_holder) == (Deliver(confirm_after_seconds=11.5), True)
+    assert (result.decision, result.doubt_unknown) == (Deliver(confirm_after_seconds=11.5), True)
 
 
 def test_doubt_that_ended_during_the_call_still_counts_and_is_confirmed_soon() -> None:
     judge = judge_of(replace(LEASE, doubt_until=100.5))
     [result] = push(judge, (1, Accepted())).results
-    assert (result.decision, result.lost_holder) == (Deliver(confirm_after_seconds=0.001), True)
+    assert (result.decision, result.doubt_unknown) == (Deliver(confirm_after_seconds=0.001), True)
 
 
 def test_doubt_that_ended_before_the_call_is_over() -> None:
     judge = judge_of(replace(LEASE, doubt_until=100.0))
     [result] = push(judge, (1, Accepted())).results
-    assert (result.decision, result.lost_holder) == (Deliver(), False)
+    assert (result.decision, result.doubt_unknown) == (Deliver(), False)
 
 
 def test_a_call_of_our_own_in_doubt_is_confirmed_and_its_quantity_is_known() -> None:
     listing = replace(due(1), doubtful=3, doubt_left_seconds=10.0)  # read at 99
     [result] = push(judge_of(), (listing, Accepted())).results
-    assert (result.decision, result.lost_holder) == (Deliver(confirm_after_seconds=8.0), False)
+    assert (result.decision, result.doubt_unknown) == (Deliver(confirm_after_seconds=8.0), False)
 
 
 def test_a_doubt_about_nobody_knows_what_is_a_lost_holders() -> None:
     listing = replace(due(1), doubtful=None, doubt_left_seconds=10.0)
     [result] = push(judge_of(), (listing, Accepted())).results
-    assert result.lost_holder
+    assert result.doubt_unknown
 
 
 def test_a_doubt_further_ahead_than_any_can_be_was_written_before_the_clock_jumped_back() -> None:
@@ -391,7 +393,17 @@ def test_a_doubt_further_ahead_than_any_can_be_was_written_before_the_clock_jump
 def test_a_doubt_that_is_past_is_over() -> None:
     listing = replace(due(1), doubtful=3, doubt_left_seconds=-5.0)
     [result] = push(judge_of(), (listing, Accepted())).results
-    assert (result.decision, result.lost_holder) == (Deliver(), False)
+    assert (result.decision, result.doubt_unknown) == (Deliver(), False)
+
+
+def test_two_unclear_calls_that_said_different_numbers_are_remembered_though_the_databases_clock_jumped() -> None:
+    judge, forgotten = judge_of(), replace(due(1), doubtful=None, doubt_left_seconds=None)
+    first, second, third = (
+        push(judge, (replace(forgotten, quantity=quantity), InDoubt("timeout")), moment=Moment(at, at + 1)).results[0]
+        for quantity, at in ((3, 100.0), (4, 110.0), (4, 300.0))
+    )
+    assert (first.doubt_unknown, second.doubt_unknown) == (False, True)
+    assert not third.doubt_unknown  # the others are over by our own clock too
 
 
 # --- asking and reading ---

@@ -29,7 +29,7 @@ from lumbung.keyring import Keyring
 from tests.simulation.loop import Process, VirtualClock
 from tests.simulation.marketplace import Account, Marketplace
 
-QUIESCE_SECONDS = 4.0
+QUIESCE_SECONDS = 12.0
 CALL_TIMEOUT_SECONDS = 2.0
 MANIFEST = Manifest(
     code="plain",

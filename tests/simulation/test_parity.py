@@ -340,7 +340,7 @@ def _result(dice: Random, due: Due) -> Result:
         '{"a": 1}',
         due_for=due.due_for,
         handle=submitted.handle if submitted else None,
-        lost_holder=dice.random() < 0.3,
+        doubt_unknown=dice.random() < 0.3,
         calls=dice.randint(0, 1),
     )
 

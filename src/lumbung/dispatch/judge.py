@@ -108,6 +108,23 @@ class Moment:
     now: float
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Calls that may take effect until then, by the process's monotonic clock, and what all of them said (None: not
+    the same)."""
+
+    until: float
+    quantity: int | None
+
+    def and_another(self, quantity: int, until: float, now: float) -> Doubt:
+        if self.until <= now:
+            return Doubt(until, quantity)
+        return Doubt(max(self.until, until), quantity if self.quantity == quantity else None)
+
+
+NO_DOUBT = Doubt(0.0, None)
+
+
 class Judge:
     """The rules of one store, with what they remember from call to call."""
 
@@ -130,7 +147,7 @@ class Judge:
         self._storm = Storm(storm_rejections)
         self._storm_rejections = storm_rejections
         self._held: dict[int, Result] = {}
-        self._doubts: dict[int, float] = {}  # our own, by our own clock: the database's may jump
+        self._doubts: dict[int, Doubt] = {}  # our own, by our own clock: the database's may jump
         self._dice = dice
 
     def holds(self, listing_id: int) -> bool:
@@ -151,16 +168,19 @@ class Judge:
             for listing, what in zip(batch.listings, seen, strict=True)
         ]
         results = [
-            _result(
-                batch.task,
-                listing,
-                exchanged.rows[listing.listing_id],
-                decision,
-                self._lost_holder(batch.task, listing, batch.read_at, moment),
+            self._with_doubt(
+                _result(
+                    batch.task,
+                    listing,
+                    exchanged.rows[listing.listing_id],
+                    decision,
+                    self._doubt_unknown(batch.task, listing, batch.read_at, moment),
+                ),
+                moment.now,
             )
             for listing, decision in decided
         ]
-        self._remember(results, moment.now)
+        self._forget_old_doubts(moment.now)
         store = tuple(Told(decision.store, decision.message) for _, decision in decided)
         return self._with_storm(results, store)
 
@@ -206,24 +226,29 @@ class Judge:
 
     def _own_doubt_until(self, listing: Due, read_at: float) -> float:
         """A doubt further ahead than any can be was written before the clock jumped back."""
-        remembered = self._doubts.get(listing.listing_id, 0.0)
+        remembered = self._doubts.get(listing.listing_id, NO_DOUBT).until
         if listing.doubt_left_seconds is None:
             return remembered
         return max(remembered, read_at + min(listing.doubt_left_seconds, self._quiesce_seconds_max))
 
     def _remembered(self, listing: Due) -> float:
         """Until when calls for it, of ours or of a lost holder, may take effect by our own clock."""
-        return max(self._lease.doubt_until, self._doubts.get(listing.listing_id, 0.0))
+        return max(self._lease.doubt_until, self._doubts.get(listing.listing_id, NO_DOUBT).until)
 
-    def _remember(self, results: Sequence[Result], now: float) -> None:
-        """Few at a time: only listings whose last calls were unclear."""
-        for result in results:
-            if isinstance(result.decision, Again | Retry) and result.decision.doubt_seconds is not None:
-                self._doubts[result.listing_id] = now + result.decision.doubt_seconds
+    def _with_doubt(self, result: Result, now: float) -> Result:
+        if not isinstance(result.decision, Again | Retry) or result.decision.doubt_seconds is None:
+            return result
+        before = self._doubts.get(result.listing_id, NO_DOUBT)
+        doubt = before.and_another(result.quantity, now + result.decision.doubt_seconds, now)
+        self._doubts[result.listing_id] = doubt
+        return replace(result, doubt_unknown=doubt.quantity is None)
+
+    def _forget_old_doubts(self, now: float) -> None:
+        """Few are remembered: only those of listings whose last calls were unclear."""
         if len(self._doubts) > DOUBTS_MAX:
-            self._doubts = {listing_id: until for listing_id, until in self._doubts.items() if until > now}
+            self._doubts = {listing_id: doubt for listing_id, doubt in self._doubts.items() if doubt.until > now}
 
-    def _lost_holder(self, task: Task, listing: Due, read_at: float, moment: Moment) -> bool:
+    def _doubt_unknown(self, task: Task, listing: Due, read_at: float, moment: Moment) -> bool:
         """Whether the doubt is about calls whose quantities nobody knows."""
         sent_at = _sent_at(task, listing, read_at, moment)
         if listing.doubtful is None and self._own_doubt_until(listing, read_at) > sent_at:
@@ -283,7 +308,7 @@ def _held(result: Result) -> Result:
     return replace(result, decision=Stay(), handle=None)
 
 
-def _result(task: Task, listing: Due, answered: Answered, decision: Decision, lost_holder: bool) -> Result:
+def _result(task: Task, listing: Due, answered: Answered, decision: Decision, doubt_unknown: bool) -> Result:
     version, handle = listing.version, None
     if task is Task.ASK and listing.submitted is not None:
         version, handle = listing.submitted.version, listing.submitted.handle
@@ -297,7 +322,7 @@ def _result(task: Task, listing: Due, answered: Answered, decision: Decision, lo
         answered.answer,
         due_for=listing.due_for,
         handle=handle,
-        lost_holder=lost_holder,
+        doubt_unknown=doubt_unknown,
         attempt=listing.attempts + 1,
     )
 

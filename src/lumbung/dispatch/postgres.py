@@ -350,10 +350,10 @@ def _doubt(result: Result) -> tuple[str, float]:
     match result.decision:
         case Deliver(confirm_after_seconds=None):
             return "clear", 0.0
-        case Deliver(confirm_after_seconds=float(seconds)) if result.lost_holder:
+        case Deliver(confirm_after_seconds=float(seconds)) if result.doubt_unknown:
             return "unknown", seconds
         case Again(doubt_seconds=float(seconds)) | Retry(doubt_seconds=float(seconds)):
-            return "this", seconds
+            return "unknown" if result.doubt_unknown else "this", seconds
         case Settle() if result.due_for is DueFor.CONFIRM:
             return "clear", 0.0
         case _:

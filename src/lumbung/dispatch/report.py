@@ -34,7 +34,7 @@ class Result:
     """What became of one listing of a call.
 
     `version`, `quantity`: what it was about. `due_for`: what it was due for. `handle`: what it was asked about with.
-    `lost_holder`: the doubt that a delivery is to be confirmed for is about calls that nobody knows. `calls`: 0 when
+    `doubt_unknown`: the calls that are in doubt did not all say the same, or nobody knows what they said. `calls`: 0 when
     this only says later what an earlier result left open. `attempt`: which one of those since the last success.
     """
 
@@ -47,7 +47,7 @@ class Result:
     answer: str
     due_for: DueFor = DueFor.PUSH
     handle: str | None = None
-    lost_holder: bool = False
+    doubt_unknown: bool = False
     calls: int = 1
     attempt: int = 1
 
