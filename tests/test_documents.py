@@ -23,6 +23,19 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     assert [name for name in sorted(files) if not (ROOT / name).is_file()] == []
 
 
+def test_every_test_that_the_page_on_delivery_names_is_in_the_file_that_it_names() -> None:
+    text = (ROOT / "docs/explanation/delivery.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", text))
+    assert len(named) > 100
+    assert [f"{file}::{name}" for file, name in sorted(named) if not _holds(ROOT / file, name)] == []
+
+
+def _holds(file: Path, name: str) -> bool:
+    """A function, a method or a class of it (`TestX = X.TestCase` too)."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return re.search(rf"^ *(?:(?:async )?def|class) {name}\b|^{name} = ", text, re.MULTILINE) is not None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))

@@ -42,6 +42,22 @@ def test_a_wrong_value_is_refused_naming_the_variable(text: str, message: str) -
         load({"LUMBUNG_BODY_BYTES_MAX": text})
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LUMBUNG_CONNECTIONS_MAX": "100", "LUMBUNG_ACCEPT_QUEUE_MAX": "100"},
+        {"LUMBUNG_CONNECTIONS_MAX": "100"},
+        {"LUMBUNG_ACCEPT_QUEUE_MAX": "10000"},
+    ],
+)
+def test_a_queue_that_takes_every_connection_is_refused_naming_both_variables(environ: dict[str, str]) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^LUMBUNG_ACCEPT_QUEUE_MAX \(\d+\) must be below LUMBUNG_CONNECTIONS_MAX \(\d+\)"
+    ):
+        load(environ)
+    assert load(environ | {"LUMBUNG_ACCEPT_QUEUE_MAX": "99"}).accept_queue_max == 99
+
+
 def test_a_misspelt_variable_is_refused_naming_the_closest() -> None:
     with pytest.raises(ConfigurationError, match=r"^LUMBUNG_PROT is not a setting; the closest one is LUMBUNG_PORT$"):
         load({"LUMBUNG_PROT": "9000"})

@@ -30,6 +30,7 @@ from lumbung.model import (
 
 RULES = Rules(connectors=frozenset({"blib", "shpe"}), idempotency_key_seconds=86400)
 REMAP_DOUBT_SECONDS = 120.0
+SUBMITTED_SECONDS = 3600.0
 PARTNER_ID = "B98KL87"
 PARTNER_SECRET = "1IieSn9qXCYu3FeEG1eH05QxTMldKEiNIkLSN/5xtgc="  # published, see contract.md
 
@@ -134,7 +135,13 @@ class World:
             for sku, store, remote in rows
         ]
         async with self.pool.transaction() as connection:
-            await import_listings(connection, self.tenant_id, mapped, remap_doubt_seconds=REMAP_DOUBT_SECONDS)
+            await import_listings(
+                connection,
+                self.tenant_id,
+                mapped,
+                remap_doubt_seconds=REMAP_DOUBT_SECONDS,
+                submitted_seconds=SUBMITTED_SECONDS,
+            )
 
     async def small(self) -> None:
         """A tenant with one live Blibli store and sku1 listed in it."""

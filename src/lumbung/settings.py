@@ -17,6 +17,7 @@ import platformdirs
 from lumbung.errors import ConfigurationError
 
 PREFIX = "LUMBUNG_"
+PORT_MAX = 65535
 # The tests' own, and those that Kubernetes makes for a service named lumbung.
 OTHERS = ("LUMBUNG_TEST_", "LUMBUNG_SERVICE_", "LUMBUNG_PORT_")
 
@@ -42,6 +43,14 @@ class Settings:
     database_connections_max: int = _setting(16, "connections a process opens at most")
     database_connect_timeout_seconds: float = _setting(5.0, "to open a connection")
     database_command_timeout_seconds: float = _setting(30.0, "for one statement; a half-open socket ends here")
+    database_idle_transaction_timeout_seconds: float = _setting(
+        300.0, "a process that says nothing for so long within a transaction loses it, and its locks; 0: never"
+    )
+    database_keepalive_seconds: int = _setting(
+        30,
+        "silence after which the server asks whether we are still there; without an answer for as long again the"
+        " connection ends; 0: as the server is set up. A pgbouncer that refuses the parameter is not sent it",
+    )
     database_statement_cache_size: int = _setting(
         256, "prepared statements a connection; 0 behind a transaction-pooling pgbouncer"
     )
@@ -61,6 +70,9 @@ class Settings:
     channel_stock_entries_max: int = _setting(100, "entries in channel_stock")
     header_read_timeout_seconds: float = _setting(10.0, "for a client to send its request line and headers")
     body_read_timeout_seconds: float = _setting(15.0, "for a client to send its body")
+    answer_write_timeout_seconds: float = _setting(
+        15.0, "a client that takes nothing of its answer for so long is cut off (Linux only); 0: never"
+    )
     partner_cache_seconds: float = _setting(2.0, "a partner's secrets are read again after this; 0: every time")
     partner_cache_entries_max: int = _setting(10_000, "partners kept, known and unknown")
     secret_overlap_seconds: int = _setting(7 * 86400, "an old partner secret works this long after a rotation")
@@ -76,7 +88,9 @@ class Settings:
     group_wait_ms: float = _setting(2.0, "a group of updates is committed after this, or when full")
     group_updates_max: int = _setting(256, "updates in a group")
     group_commits_in_flight_max: int = _setting(2, "groups committed at the same time by a process")
-    accept_queue_max: int = _setting(10_000, "updates that wait in a process; more are answered 503 at once")
+    accept_queue_max: int = _setting(
+        5000, "updates that wait in a process; more are answered 503 at once; below connections_max"
+    )
     accept_timeout_seconds: float = _setting(20.0, "an update not committed by then is answered 503")
     group_lock_timeout_ms: int = _setting(50, "a group waits this long for a row lock before it is split")
     update_lock_timeout_ms: int = _setting(5000, "an update on its own waits this long for a row lock")
@@ -93,7 +107,9 @@ class Settings:
     window_fresh_ms: float = _setting(20.0, "a quantity read longer ago is read again before it is sent")
     calls_in_flight_max: int = _setting(256, "HTTP calls of a worker to one channel at once")
     record_interval_ms: float = _setting(5.0, "results are written at least this often")
-    record_backlog_rows_max: int = _setting(10_000, "results that may wait to be written before no call is started")
+    record_backlog_rows_max: int = _setting(
+        10_000, "results that may wait to be written before no call is started; as many of stores with locked rows"
+    )
     record_lock_timeout_ms: int = _setting(
         1000, "results wait this long for a row lock before stores are written apart"
     )
@@ -104,6 +120,7 @@ class Settings:
     throttle_default_seconds: float = _setting(
         60.0, "a throttled store waits this long when the marketplace names no time"
     )
+    throttle_seconds_min: float = _setting(1.0, "a throttled store waits at least this long: Retry-After may be 0")
     throttle_seconds_max: float = _setting(3600.0, "a throttled store waits no longer, whatever the marketplace asks")
     defer_default_seconds: float = _setting(
         1800.0, "a locked listing (campaign, holiday) waits this long when no time is named"
@@ -165,7 +182,9 @@ def load(environ: Mapping[str, str] | None = None, **overrides: object) -> Setti
         if text is not None:
             values[f.name] = _parse(PREFIX + f.name.upper(), text, types[f.name])
     values.update({name: value for name, value in overrides.items() if value is not None})
-    return Settings(**values)  # type: ignore[arg-type]
+    settings = Settings(**values)  # type: ignore[arg-type]
+    _refuse_contradictions(settings)
+    return settings
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
@@ -175,6 +194,15 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
         if variable.startswith(PREFIX) and not variable.startswith(OTHERS):
             [closest] = difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0.0)
             raise ConfigurationError(f"{variable} is not a setting; the closest one is {closest}")
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """An update that waits holds a connection: the queue must fill up while there are connections left to say so on."""
+    if settings.accept_queue_max >= settings.connections_max:
+        raise ConfigurationError(
+            f"{PREFIX}ACCEPT_QUEUE_MAX ({settings.accept_queue_max}) must be below"
+            f" {PREFIX}CONNECTIONS_MAX ({settings.connections_max}): each update that waits holds a connection"
+        )
 
 
 def _parse(variable: str, text: str, kind: type) -> object:
@@ -188,6 +216,8 @@ def _parse(variable: str, text: str, kind: type) -> object:
         raise ConfigurationError(f"{variable} must be {_noun(kind)}, not {text!r}") from None
     if not 0 <= value < float("inf"):
         raise ConfigurationError(f"{variable} must be 0 or more, not {text!r}")
+    if variable.endswith("_PORT") and value > PORT_MAX:
+        raise ConfigurationError(f"{variable} must be a port, 0 to {PORT_MAX}, not {text!r}")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import random
 import socket
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbung.channels.http import Answer, Exchange, HttpClient, NoAnswer, NotSent, redact, retry_after_seconds
+from lumbung.channels.http import Answer, Exchange, HttpClient, NoAnswer, NotSent, retry_after_seconds
+from lumbung.channels.redaction import redact
 from lumbung.clock import ManualClock
 
 from .servers import Behaviour, Connection, Served, closed_port, serving
+from .test_redaction import JSON
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -391,5 +394,14 @@ async def test_the_answer_tells_when_to_come_again(http: HttpClient) -> None:
     assert (got.status, got.retry_after_seconds) == (429, 12.0)
 
 
-def test_secrets_are_taken_out_of_a_text_and_short_words_left() -> None:
-    assert redact("key=s3cret-key, ok=ok", ("s3cret-key", "ok")) == "key=***, ok=ok"
+# --- Secrets that are echoed ---
+
+
+async def test_a_basic_header_that_is_echoed_in_json_is_taken_out(http: HttpClient) -> None:
+    basic = base64.b64encode(b"client:k???>>>key-of-the-client").decode()
+    assert {"/", "="} <= set(basic)
+    said = "".join(encode(f"cannot parse the header Basic {basic}") for encode in JSON)
+    async with serving(answering(said.encode(), status="400 Bad Request")) as served:
+        got = await put(http, served.url)
+    assert isinstance(got, Answer)
+    assert redact(got.body.decode(), (basic,)) == '"cannot parse the header Basic ***"' * len(JSON)

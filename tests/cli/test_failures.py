@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 import pytest
 
 from .conftest import Operator, cells
 
-FIX = "When the cause is mended: `lumbung failures retry`\n"
+FIX = "When the cause is mended: `lumbung failures retry --all`\n"
+PAUSED = "Store 'Main' is paused (Token dead): `lumbung store resume 1`"
+RUNS = (
+    "INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)"
+    " SELECT 'w', now(), now(), now(), 99"
+)
+TRIED = "UPDATE listing_state SET attempts = 3, lane = 4 WHERE listing_id = 1"
 
 
 def park(operator: Operator, listing: int, reason: str = "Unknown item") -> None:
@@ -58,10 +66,10 @@ def test_what_cannot_be_delivered_is_listed_in_plain_words(stocked: Operator) ->
 
     result = stocked("failures", "list")
 
-    assert (result.exit, result.err) == (0, FIX)
+    assert (result.exit, result.err) == (0, f"{PAUSED} when that is mended\n{FIX}")
     assert cells(result.out)[1:] == [
         "store paused | Main | - | - | Token dead | - | -",
-        'parked | Main | B | {"blibli_sku": "TOQ-1-1-2"} | Unknown item | 2026-11-23 10:00:00Z | 0',
+        'parked | Main | B | {"blibli_sku": "TOQ-1-1-2"} | Unknown item | 2026-11-23 10:00:00Z | -',
         'keeps failing | Main | A | {"blibli_sku": "TOQ-1-1-1"} | Connection refused | 2026-11-23 11:00:00Z | 3',
     ]
     assert stocked.json("failures", "list")[1] == {
@@ -71,7 +79,7 @@ def test_what_cannot_be_delivered_is_listed_in_plain_words(stocked: Operator) ->
         "sku": "B",
         "remote_variant": '{"blibli_sku": "TOQ-1-1-2"}',
         "state": "parked",
-        "attempts": 0,
+        "attempts": None,
         "why": "Unknown item",
         "since": "2026-11-23T10:00:00Z",
     }
@@ -101,6 +109,19 @@ def test_failures_of_other_stores_are_not_of_a_store(stocked: Operator) -> None:
 
     assert stocked.json("failures", "list", "--store", "Other") == []
     assert len(stocked.json("failures", "list", "--store", "Main")) == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--store", "Main"), ("--tenant", "Toko"), ("--store", "Main", "--tenant", "1")])
+def test_the_commands_that_the_list_recommends_work_as_they_are_typed(
+    stocked: Operator, words: tuple[str, ...]
+) -> None:
+    park(stocked, 1)
+    stocked.done("store", "pause", "Main", "--reason", "Token dead")
+
+    resume, again = re.findall(r"`lumbung (.*?)`", stocked("failures", "list", *words).err)
+
+    assert stocked.done(*shlex.split(resume)) == "Store 'Main' is live again\n"
+    assert stocked.done(*shlex.split(again)) == "Trying 1 listing again\n"
 
 
 # --- retry ---
@@ -168,8 +189,49 @@ def test_a_store_that_nothing_is_sent_to_is_named(stocked: Operator) -> None:
 
     result = stocked("failures", "retry", "--all")
 
-    assert result.out == "Trying 1 listing again\n"
-    assert result.err == "Store 'Main' is paused (Token dead): `lumbung store resume 1`\n"
+    assert (result.exit, result.out) == (1, "")
+    assert result.err == f"1 listing of store 'Main' is due again, but nothing is sent\n{PAUSED}\n"
+    assert state(stocked, 1, "state") == ("due",)
+
+
+def test_a_paused_store_is_told_of_though_nothing_of_it_is_parked(stocked: Operator) -> None:
+    stocked.execute(TRIED)
+    stocked.done("store", "pause", "Main", "--reason", "Token dead")
+
+    for words in (["--all"], ["--store", "Main"], ["--sku", "A"]):
+        result = stocked("failures", "retry", *words)
+        assert (result.exit, result.out, result.err) == (1, "", PAUSED + "\n")
+
+
+def test_an_observed_store_is_told_of_only_when_something_of_it_is_meant(stocked: Operator) -> None:
+    stocked.execute("UPDATE store SET mode = 'observe'")
+
+    result = stocked("failures", "retry", "--sku", "A")
+
+    observed = "Store 'Main' is observed, nothing is sent to it: `lumbung store live 1`\n"
+    assert (result.exit, result.out, result.err) == (1, "", observed)
+    stocked.execute("UPDATE listing_state SET state = 'idle', lane = 0")
+    assert stocked.done("failures", "retry", "--all").startswith("Nothing to try again")
+
+
+def test_a_listing_that_is_being_tried_now_needs_no_retry(stocked: Operator) -> None:
+    stocked.execute(TRIED)
+    stocked.execute(RUNS)
+
+    result = stocked("failures", "retry", "--all")
+
+    assert [row["what"] for row in stocked.json("failures", "list")] == ["keeps failing"]
+    assert (result.exit, result.err) == (0, "")
+    assert result.out == "Nothing to hurry: 1 listing that failed before is being tried now\n"
+
+
+def test_a_listing_that_is_due_is_not_said_to_be_tried_when_no_worker_runs(stocked: Operator) -> None:
+    stocked.execute(TRIED)
+
+    result = stocked("failures", "retry", "--sku", "A")
+
+    assert (result.exit, result.out) == (1, "")
+    assert result.err == "1 listing is due, but no worker runs: start one with `lumbung serve`\n"
 
 
 def test_a_removed_listing_is_not_tried_again(stocked: Operator) -> None:
@@ -179,7 +241,12 @@ def test_a_removed_listing_is_not_tried_again(stocked: Operator) -> None:
     assert stocked.done("failures", "retry", "--all").startswith("Nothing to try again")
 
 
-@pytest.mark.parametrize("words", [[], ["--all", "--sku", "A"]])
-def test_it_must_be_said_which(stocked: Operator, words: list[str]) -> None:
+def test_it_must_be_said_which(stocked: Operator) -> None:
     expected = "lumbung: Say which: --store, --sku (once or more), or --all\n"
-    assert stocked.refused("failures", "retry", *words) == expected
+    assert stocked.refused("failures", "retry") == expected
+
+
+@pytest.mark.parametrize("words", [["--sku", "A"], ["--store", "Main"]])
+def test_all_and_some_are_not_said_together(stocked: Operator, words: list[str]) -> None:
+    expected = "lumbung: --all goes neither with --store nor with --sku: give only one of them\n"
+    assert stocked.refused("failures", "retry", "--all", *words) == expected

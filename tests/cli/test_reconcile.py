@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import asyncpg
@@ -46,10 +47,19 @@ class Worker:
             await connection.close()
 
 
+RUNS = (
+    "INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)"
+    " SELECT 'w', now(), now(), now(), 99"
+)
+GONE = "DELETE FROM worker"
+NO_WORKER = "No worker runs; start one with `lumbung serve` (waiting 60 s for it)\n"
+
+
 @pytest.fixture
 def worker(stocked: Operator, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    """Both listings of the stocked shop are delivered."""
+    """A worker is registered, and both listings of the stocked shop are delivered."""
     deliver(stocked)
+    stocked.execute(RUNS)
     played = Worker(stocked.url)
     monkeypatch.setattr(reconcile, "pause", played.pause)
     return played
@@ -82,8 +92,14 @@ def test_what_is_as_it_should_be_is_only_counted(stocked: Operator, worker: Work
 def test_a_dry_run_only_observes(stocked: Operator, worker: Worker) -> None:
     worker.turns = [(CORRECT.format(99, 1), READ.format(99, 1), UNREADABLE.format(2))]
 
-    result = stocked.json("reconcile", "--dry-run")
+    done = stocked("reconcile", "--dry-run", "--json")
 
+    assert done.exit == 1
+    assert done.err == (
+        "1 listing would oversell, and this dry run has corrected nothing: run it without --dry-run\n"
+        "1 listing could not be read: the column WHY has the marketplace's words\n"
+    )
+    result = json.loads(done.out)
     counts = {"equal": 0, "above": 1, "below": 0, "unreadable": 1, "skipped": 0, "unread": 0}
     assert result["counts"] == counts
     assert result["listings"] == [
@@ -115,15 +131,18 @@ def test_an_old_reading_is_not_taken_for_a_new_one(stocked: Operator, worker: Wo
     stocked.execute("UPDATE listing_state SET quantity_observed = 1, observed_at = now() - interval '1 s'")
     worker.turns = [(UNREADABLE.format(1), READ.format(B, 2))]
 
-    assert stocked.json("reconcile")["counts"]["unreadable"] == 1
+    result = stocked("reconcile", "--json")
+    assert (result.exit, json.loads(result.out)["counts"]["unreadable"]) == (1, 1)
 
 
 def test_a_listing_that_gets_a_newer_update_meanwhile_is_skipped(stocked: Operator, worker: Worker) -> None:
     newer = "UPDATE listing_state SET version_due = version_due + 100, due_for = 'push', lane = 1 WHERE listing_id = 1"
     worker.turns = [(newer, READ.format(B, 2))]
 
-    [row, _] = stocked.json("reconcile")["listings"]
+    result = stocked("reconcile", "--json")
+    [row, _] = json.loads(result.out)["listings"]
     assert (row["found"], row["why"]) == ("skipped", "A newer update came meanwhile")
+    assert (result.exit, result.err) == (1, "1 listing got a newer update: reconcile again when it is delivered\n")
 
 
 def test_what_is_not_at_rest_is_skipped(stocked: Operator, worker: Worker) -> None:
@@ -133,7 +152,37 @@ def test_what_is_not_at_rest_is_skipped(stocked: Operator, worker: Worker) -> No
     result = stocked("reconcile")
 
     assert result.out == "1 equal, 0 above (oversells, corrected), 0 below (probably sold), 0 unreadable, 1 skipped\n"
-    assert result.err == "Skipped: 0 due or waiting, 1 parked, 0 without a figure\n"
+    assert result.exit == 1
+    assert result.err == (
+        "Skipped: 0 due or waiting, 1 parked, 0 without a figure\n"
+        "`lumbung failures list` shows why listings are parked, `lumbung failures retry` tries them again\n"
+    )
+
+
+def test_what_is_still_to_be_told_something_is_skipped_and_not_taken_for_read(
+    stocked: Operator, worker: Worker
+) -> None:
+    stocked.execute("UPDATE listing_state SET state = 'due', lane = 1 WHERE listing_id = 1")
+    worker.turns = [(READ.format(B, 2),)]
+
+    result = stocked("reconcile")
+
+    assert result.exit == 1
+    assert result.err == (
+        "Skipped: 1 due or waiting, 0 parked, 0 without a figure\n"
+        "What is due or waits is told its newest figure first: reconcile again when that is done\n"
+    )
+
+
+def test_a_listing_that_never_got_a_figure_has_nothing_to_compare_and_is_no_failure(
+    stocked: Operator, worker: Worker
+) -> None:
+    stocked.execute("UPDATE listing_state SET version_due = 0, version_delivered = 0 WHERE listing_id = 1")
+    worker.turns = [(READ.format(B, 2),)]
+
+    result = stocked("reconcile")
+
+    assert (result.exit, result.err) == (0, "Skipped: 0 due or waiting, 0 parked, 1 without a figure\n")
 
 
 def test_what_shows_less_is_told_again_when_that_is_wanted(stocked: Operator, worker: Worker) -> None:
@@ -148,49 +197,155 @@ def test_what_shows_less_is_told_again_when_that_is_wanted(stocked: Operator, wo
     assert stocked.audit()[-1] == ("reconcile.correct_down", "tenant:1", {"listings": [2]})
 
 
-def test_it_ends_when_nothing_is_read_for_a_while_and_says_why(stocked: Operator, worker: Worker) -> None:
+def test_it_says_at_once_that_no_worker_runs_tells_how_far_it_is_and_fails_in_the_end(
+    stocked: Operator, worker: Worker
+) -> None:
+    stocked.execute(GONE)
     worker.turns = [(READ.format(A, 1),)]
 
     result = stocked("reconcile")
 
     assert worker.pauses == 121
+    assert result.exit == 1
     assert cells(result.out)[-1] == (
         "1 equal, 0 above (oversells, corrected), 0 below (probably sold), 0 unreadable, 0 skipped, 1 not read yet"
     )
-    assert result.err == "1 listing not read yet: no worker runs; start one with `lumbung serve`\n"
+    assert result.err == (
+        NO_WORKER
+        + "1 of 2 listings read so far\n" * 12
+        + "1 listing not read yet: no worker runs; start one with `lumbung serve`\n"
+    )
 
 
-RUNS = (
-    "INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)"
-    " SELECT 'w', now(), now(), now(), 99"
-)
+def test_a_dry_run_that_read_everything_and_found_oversells_succeeds_and_says_that_it_corrected_nothing(
+    stocked: Operator, worker: Worker
+) -> None:
+    worker.turns = [(READ.format(A + 3, 1), READ.format(B, 2))]
+
+    result = stocked("reconcile", "--dry-run")
+
+    assert result.exit == 0
+    assert result.err == "1 listing would oversell, and this dry run has corrected nothing: run it without --dry-run\n"
+    assert states(stocked) == [("idle", 0, "push", False)] * 2
+
+
+def test_the_help_tells_the_exit_statuses_and_that_a_worker_is_needed(operator: Operator) -> None:
+    said = " ".join(operator.done("reconcile", "--help").split())
+    assert "Exit status 0: everything was read" in said
+    assert "1: something was not read" in said
+    assert "It is a worker that reads (`lumbung serve`)" in said
+
+
+LATER = ". They stay due: they are read when that is mended; reconcile again for the result"
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ("SELECT 1", "workers go on as fast as the marketplace allows; see `lumbung failures list`"),
+        ("SELECT 1", "workers go on as fast as the marketplace allows; reconcile again for the result"),
         (
             "UPDATE store_lease SET trouble = 'Connection refused', trouble_since = now()",
-            "store 'Main': Connection refused",
+            f"store 'Main': Connection refused{LATER}",
+        ),
+        (
+            "UPDATE store SET mode = 'paused', mode_before_pause = 'live', pause_reason = 'Token dead'",
+            f"Store 'Main' is paused (Token dead): `lumbung store resume 1`{LATER}",
         ),
     ],
 )
 def test_it_says_what_keeps_a_worker_that_runs(stocked: Operator, worker: Worker, change: str, why: str) -> None:
-    stocked.execute(RUNS)
-    stocked.execute(change)
-    worker.turns = [("ctrl-C",)]
+    worker.turns = [(change,), ("ctrl-C",)]
 
     result = stocked("reconcile")
 
     interrupted = "Interrupted: workers read the rest all the same\n"
-    assert (result.exit, result.err) == (0, f"{interrupted}2 listings not read yet: {why}\n")
+    assert (result.exit, result.err) == (1, f"{interrupted}2 listings not read yet: {why}\n")
 
 
-def test_it_need_not_be_waited_for(stocked: Operator, worker: Worker) -> None:
-    assert stocked.done("reconcile", "--no-wait") == "Workers read 2 listings back\n"
+def test_it_need_not_be_waited_for_and_says_what_was_asked_not_what_was_done(stocked: Operator, worker: Worker) -> None:
+    said = "Workers were asked to read 2 listings back; `lumbung failures list` shows trouble\n"
+    assert stocked.done("reconcile", "--no-wait") == said
     assert worker.pauses == 0
     assert states(stocked) == [("due", 3, "reconcile", True)] * 2
+
+
+def test_what_was_asked_without_waiting_is_json_too(stocked: Operator, worker: Worker) -> None:
+    stocked.execute("UPDATE listing_state SET state = 'parked', park_reason = 'why' WHERE listing_id = 1")
+
+    result = stocked("reconcile", "--no-wait", "--json")
+
+    assert (result.exit, json.loads(result.out)) == (1, {"asked": 1, "skipped": 1})
+
+
+def test_who_does_not_wait_is_told_too_that_no_worker_runs(stocked: Operator, worker: Worker) -> None:
+    stocked.execute(GONE)
+
+    result = stocked("reconcile", "--no-wait")
+
+    assert (result.exit, result.err) == (0, "No worker runs; start one with `lumbung serve`\n")
+
+
+def test_a_dry_run_whose_result_nobody_waits_for_is_refused(stocked: Operator, worker: Worker) -> None:
+    expected = "lumbung: --dry-run does not go with --no-wait: nobody would be told what was read\n"
+    assert stocked.refused("reconcile", "--dry-run", "--no-wait") == expected
+
+
+LEFT = "UPDATE listing_state SET state = 'due', lane = 3, due_for = '{}', due_since = now() WHERE listing_id = 1"
+WAITS = "UPDATE listing_state SET state = 'waiting', lane = 0, due_for = 'observe' WHERE listing_id = 1"
+
+
+@pytest.mark.parametrize("words", [(), ("--no-wait",), ("--store", "Main")])
+@pytest.mark.parametrize("left", [LEFT.format("observe"), WAITS])
+def test_what_an_unfinished_look_has_left_is_corrected_too(
+    stocked: Operator, worker: Worker, left: str, words: tuple[str, ...]
+) -> None:
+    stocked.execute(left)
+    before = states(stocked)[0]
+    worker.turns = [("ctrl-C",)]
+
+    stocked("reconcile", *words)
+
+    assert states(stocked) == [(*before[:2], "reconcile", True), ("due", 3, "reconcile", True)]
+
+
+def test_what_is_to_be_corrected_is_not_merely_looked_at_because_of_a_later_dry_run(
+    stocked: Operator, worker: Worker
+) -> None:
+    stocked.execute(LEFT.format("reconcile"))
+    worker.turns = [(CORRECT.format(A + 1, 1), READ.format(B, 2))]
+
+    assert stocked.json("reconcile", "--dry-run")["counts"]["above"] == 1
+    assert states(stocked)[0] == ("due", 1, "push", True)
+
+
+def test_what_is_due_to_be_read_already_is_waited_for_and_told(stocked: Operator, worker: Worker) -> None:
+    for due_for in ("observe", "reconcile"):
+        stocked.execute(LEFT.format(due_for))
+        worker.turns = [(), (READ.format(A, 1), READ.format(B, 2))]
+        assert stocked.json("reconcile")["counts"] == {**dict.fromkeys(reconcile.KINDS, 0), "equal": 2}
+
+
+def test_a_look_that_was_under_way_is_not_the_last_word_on_what_oversells(stocked: Operator, worker: Worker) -> None:
+    stocked.execute(LEFT.format("observe"))
+    worker.turns = [(READ.format(A + 3, 1), READ.format(B, 2)), (CORRECT.format(A + 3, 1),)]
+
+    result = stocked("reconcile")
+
+    assert (result.exit, result.err) == (0, "")
+    assert cells(result.out)[-1].startswith("1 equal, 1 above (oversells, corrected)")
+    assert states(stocked)[0] == ("due", 1, "push", True)
+    assert worker.pauses == 2
+
+
+def test_a_look_that_failed_while_it_was_under_way_does_not_come_back_as_a_look(
+    stocked: Operator, worker: Worker
+) -> None:
+    stocked.execute(LEFT.format("observe"))
+    worker.turns = [(WAITS, READ.format(B, 2)), ("ctrl-C",)]
+
+    stocked("reconcile")
+
+    assert states(stocked)[0] == ("waiting", 0, "reconcile", True)
 
 
 def test_a_store_that_cannot_be_read_back_is_named(stocked: Operator, worker: Worker) -> None:
@@ -199,6 +354,7 @@ def test_a_store_that_cannot_be_read_back_is_named(stocked: Operator, worker: Wo
 
     old = "Store 'Old' is on Elevenia, which cannot be read back\n"
     result = stocked("reconcile")
+    assert result.exit == 1
     paused = "Store 'Main' is paused (Token dead): `lumbung store resume 1`"
     assert result.err == f"Left out. {paused}\nLeft out. {old}"
     assert stocked.refused("reconcile", "--store", "Old") == f"lumbung: {old}"

@@ -15,6 +15,7 @@ def test_a_tenant_is_made_with_its_default_warehouse(operator: Operator) -> None
         "name": "Toko",
         "unknown_sku": "reject",
         "channel_stock_limit": "none",
+        "item_deadline_seconds": 3600,
         "disabled_at": None,
         "partners": 0,
         "stores": 0,
@@ -67,9 +68,10 @@ def test_tables_are_for_people(operator: Operator) -> None:
     table = operator.done("tenant", "list").splitlines()
 
     assert table[1].split() == [
-        *("ID", "NAME", "UNKNOWN", "SKU", "CHANNEL", "STOCK", "LIMIT", "PARTNERS", "STORES", "VARIANTS", "DISABLED")
+        *("ID", "NAME", "UNKNOWN", "SKU", "CHANNEL", "STOCK", "LIMIT", "ITEM", "DEADLINE", "(S)"),
+        *("PARTNERS", "STORES", "VARIANTS", "DISABLED"),
     ]
-    assert table[3].split() == ["1", "Toko", "reject", "none", "0", "0", "0", "-"]
+    assert table[3].split() == ["1", "Toko", "reject", "none", "3600", "0", "0", "0", "-"]
 
 
 def test_the_tenant_may_be_left_out_only_when_there_is_one(operator: Operator) -> None:
@@ -107,7 +109,7 @@ def test_how_long_items_may_take_is_set(operator: Operator) -> None:
     said = operator.done("tenant", "set", "Toko", "--item-deadline", "900")
 
     assert said == "Items of tenant 'Toko' end as failed when they are not delivered within 900 s\n"
-    assert operator.rows("SELECT history_item_deadline_seconds AS s FROM tenant") == [{"s": 900}]
+    assert [tenant["item_deadline_seconds"] for tenant in operator.json("tenant", "list")] == [900]
     assert operator.audit()[-1] == ("tenant.set", "tenant:1", {"item_deadline_seconds": 900, "before": 3600})
     missing = "lumbung: There is no tenant 'Nobody'; `lumbung tenant list` shows them\n"
     assert operator.refused("tenant", "set", "Nobody", "--item-deadline", "900") == missing

@@ -4,7 +4,7 @@ wants them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +91,9 @@ def report(
     return Report(held.tenant_id, held.store_id, at, held.channel, results, calls, pause, future, unpark)
 
 
-async def register(world: World, lifetime_seconds: float = LIFETIME) -> int:
+async def register(world: World, lifetime_seconds: float = LIFETIME, channels: Iterable[str] = ("blib",)) -> int:
     async with world.pool.connection() as connection:
-        return await lease.register(connection, name="test", lifetime_seconds=lifetime_seconds)
+        return await lease.register(connection, name="test", lifetime_seconds=lifetime_seconds, channels=channels)
 
 
 async def claim(world: World, worker_id: int, *store_ids: int, limit: int = 100) -> list[LeaseRow]:

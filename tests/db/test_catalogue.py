@@ -155,10 +155,25 @@ async def test_listings_whose_calls_may_take_effect_are_found_and_doubted(world:
     ids = {remote: row["listing_id"] for remote, row in (await world.states()).items()}
     await world.execute("UPDATE listing_state SET state = 'idle', lane = 0 WHERE listing_id <> $1", ids["b"])
     async with world.pool.transaction() as connection:
-        every = list(ids.values())
-        assert await catalogue.calling_states(connection, world.tenant_id, every) == {ids["b"]}
-        await catalogue.doubt_states(connection, world.tenant_id, [ids["c"]], seconds=60.0)
-        assert await catalogue.calling_states(connection, world.tenant_id, every) == {ids["b"], ids["c"]}
-        await catalogue.doubt_states(connection, world.tenant_id, [ids["c"]], seconds=-1.0)
-        assert await catalogue.calling_states(connection, world.tenant_id, every) == {ids["b"]}
-        assert await catalogue.calling_states(connection, world.tenant_id + 1, every) == set()
+
+        async def calling(tenant_id: int = world.tenant_id) -> dict[int, float]:
+            return await catalogue.calling_states(
+                connection, tenant_id, list(ids.values()), seconds=120.0, submitted_seconds=3600.0
+            )
+
+        assert await calling() == {ids["b"]: 120.0}
+        await catalogue.doubt_states(connection, world.tenant_id, {ids["c"]: 60.0})
+        assert await calling() == {ids["b"]: 120.0, ids["c"]: 120.0}
+        await catalogue.doubt_states(connection, world.tenant_id, {ids["c"]: 600.0})
+        assert (await calling())[ids["c"]] == pytest.approx(600.0, abs=30)
+        await catalogue.doubt_states(connection, world.tenant_id, {ids["c"]: -1.0})
+        assert await calling() == {ids["b"]: 120.0}
+        assert await calling(world.tenant_id + 1) == {}
+        await connection.execute("UPDATE store_lease SET quiesce_seconds = 300, lifetime_seconds = 15")
+        assert await calling() == {ids["b"]: 315.0}
+        await connection.execute(
+            "UPDATE listing_state SET state = 'waiting', lane = 0, handle = 'h', handle_version = 1,"
+            " handle_quantity = 1, handle_at = now() WHERE listing_id = $1",
+            ids["b"],
+        )
+        assert await calling() == {ids["b"]: 3915.0}

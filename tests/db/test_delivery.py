@@ -375,17 +375,19 @@ PUSHED = """
 delivered                 idle 0 push     due 1 push      idle 0 push  -      -     -     =    0     -
 delivered, in doubt       idle 0 push     due 1 push      idle 0 push  -      -     =     =    0     confirmation
 delivered, lost holder    idle 0 push     due 1 push      idle 0 push  -      -     ?     =    0     confirmation
-told the least            waiting 0 push  due 1 push      idle 0 push  -      -     =     =    0     floor
+told the least            waiting 0 push  due 1 push      idle 0 push  -      -     -     =    0     floor
+the least, in doubt       waiting 0 push  due 1 push      idle 0 push  -      -     =     =    0     floor
+the least, lost holder    waiting 0 push  due 1 push      idle 0 push  -      -     ?     =    0     floor
 not told the least        waiting 0 push  due 1 push      idle 0 push  -      -     =     =    0     floor
-retry                     waiting 0 push  waiting 0 push  idle 0 push  -      =     =     =    +1    backoff
-retry, in doubt           waiting 0 push  waiting 0 push  idle 0 push  -      =     ?     =    +1    backoff
+retry                     waiting 0 push  waiting 0 push  idle 0 push  -      -     =     =    +1    backoff
+retry, in doubt           waiting 0 push  waiting 0 push  idle 0 push  -      -     ?     =    +1    backoff
 retry, below the floor    waiting 0 push  waiting 0 push  idle 0 push  -      4     =     =    +1    backoff
-retry, another was shown  waiting 0 push  waiting 0 push  idle 0 push  -      =     =     6    +1    backoff
-retry, unknown is shown   waiting 0 push  waiting 0 push  idle 0 push  -      =     =     -    +1    backoff
+retry, another was shown  waiting 0 push  waiting 0 push  idle 0 push  -      -     =     6    +1    backoff
+retry, unknown is shown   waiting 0 push  waiting 0 push  idle 0 push  -      -     =     -    +1    backoff
 again                     due 5 push      due 4 push      idle 0 push  -      =     =     =    +1    -
 again, in doubt           due 5 push      due 4 push      idle 0 push  -      =     ?     =    +1    -
 again, below the floor    due 5 push      due 4 push      idle 0 push  -      4     =     =    +1    -
-defer                     waiting 0 push  waiting 0 push  idle 0 push  -      =     =     =    =     deferred
+defer                     waiting 0 push  waiting 0 push  idle 0 push  -      -     =     =    =     deferred
 stay                      due 5 push      due 4 push      idle 0 push  -      =     =     =    =     -
 submitted                 waiting 0 ask   waiting 0 ask   idle 0 ask   h2     =     =     =    =     submitted
 parked                    parked 0 push   parked 0 push   idle 0 push  -      -     =     =    0     parked
@@ -395,6 +397,8 @@ PUSHES = {
     "delivered, in doubt": Told(0, 0, 20, Deliver(60.0)),
     "delivered, lost holder": Told(0, 0, 20, Deliver(60.0), doubt_unknown=True),
     "told the least": Told(0, 0, 20, AwaitFloor(60.0, sent=True)),
+    "the least, in doubt": Told(0, 0, 20, AwaitFloor(60.0, sent=True, doubt_seconds=60.0)),
+    "the least, lost holder": Told(0, 0, 20, AwaitFloor(60.0, sent=True, doubt_seconds=60.0), doubt_unknown=True),
     "not told the least": Told(0, 0, 20, AwaitFloor(60.0, sent=False)),
     "retry": Told(0, 0, 20, Retry(60.0)),
     "retry, in doubt": Told(0, 0, 20, Retry(60.0, doubt_seconds=60.0)),
@@ -419,10 +423,10 @@ not reached           waiting 0 ask   waiting 0 ask   idle 0 ask   h      =     
 too fast              waiting 0 ask   waiting 0 ask   idle 0 ask   h      =     =     =    =     deferred
 the store waits       due 6 ask       due 4 ask       idle 0 ask   h      =     =     =    =     -
 an unclear answer     due 6 push      due 4 push      idle 0 push  -      =     ?     =    +1    -
-unclear again         waiting 0 push  waiting 0 push  idle 0 push  -      =     ?     =    +1    backoff
+unclear again         waiting 0 push  waiting 0 push  idle 0 push  -      -     ?     =    +1    backoff
 below the floor       waiting 0 push  waiting 0 push  idle 0 push  -      4     =     =    +1    backoff
-another is shown      waiting 0 push  waiting 0 push  idle 0 push  -      =     =     6    +1    backoff
-locked by a campaign  waiting 0 push  waiting 0 push  idle 0 push  -      =     =     =    =     deferred
+another is shown      waiting 0 push  waiting 0 push  idle 0 push  -      -     =     6    +1    backoff
+locked by a campaign  waiting 0 push  waiting 0 push  idle 0 push  -      -     =     =    =     deferred
 refused               parked 0 push   parked 0 push   idle 0 push  -      -     =     =    0     parked
 """
 ASKS = {
@@ -447,8 +451,8 @@ cannot be read, and stays   idle 0 push        due 1 push      idle 0 push  -   
 oversells                   due 1 push         due 1 push      idle 0 push  -      -     =     30   0     -
 shows the lost call's       due 3 push         due 1 push      idle 0 push  -      -     =     7    0     -
 cannot be read, told again  due 3 push         due 1 push      idle 0 push  -      -     =     =    0     -
-not reached                 waiting 0 confirm  waiting 0 push  idle 0 push  -      =     =     =    +1    backoff
-too fast                    waiting 0 confirm  waiting 0 push  idle 0 push  -      =     =     =    =     deferred
+not reached                 waiting 0 confirm  waiting 0 push  idle 0 push  -      -     =     =    +1    backoff
+too fast                    waiting 0 confirm  waiting 0 push  idle 0 push  -      -     =     =    =     deferred
 the store waits             due 6 confirm      due 4 push      idle 0 push  -      =     =     =    =     -
 told instead                idle 0 push        due 1 push      idle 0 push  -      -     -     =    0     -
 """
@@ -703,7 +707,7 @@ async def test_a_confirmation_corrects_and_the_doubt_stays_until_it_is_told(worl
     assert await doubt(world) is None
 
 
-async def test_a_floor_is_kept_by_retries_and_gone_when_its_wait_begins(world: World) -> None:
+async def test_a_floor_is_kept_until_a_wait_begins(world: World) -> None:
     held, listing, version = await due_listing(world, 2)
     seen = []
     for kind in (Again(floor=5), Stay(), Retry(0.0), Retry(0.0, floor=6), AwaitFloor(60.0, sent=True)):
@@ -712,7 +716,7 @@ async def test_a_floor_is_kept_by_retries_and_gone_when_its_wait_begins(world: W
         if not isinstance(kind, AwaitFloor):
             await wait_over(world)
             await release(world)
-    assert seen == [(5,), (5,), (5,), (6,), (None,)]
+    assert seen == [(5,), (5,), (None,), (6,), (None,)]
     assert await state(world, "state", "quantity_delivered", "version_delivered") == ("waiting", 6, 0)
     await wait_over(world)
     await release(world)

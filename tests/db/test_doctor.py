@@ -34,7 +34,7 @@ async def test_who_delivers_and_what_for(world: World) -> None:
     await world.accepted(stock_update(blib=3))
     async with world.pool.connection() as connection:
         assert await doctor.delivering(connection) == doctor.Delivering(workers=0, live_stores=1, due=1, waiting=0)
-        worker_id = await lease.register(connection, name="w", lifetime_seconds=60)
+        worker_id = await lease.register(connection, name="w", lifetime_seconds=60, channels=["blib"])
         assert (await doctor.delivering(connection)).workers == 1
         await lease.stop(connection, worker_id)
         assert (await doctor.delivering(connection)).workers == 0

@@ -178,6 +178,47 @@ async def test_after_the_server_was_killed_it_recovers(place: Path) -> None:
         assert await ask(server.url("postgres"), "SELECT n FROM t") == [7]
 
 
+async def test_several_users_of_a_killed_server_revive_one_server_and_all_use_it(place: Path) -> None:
+    with EmbeddedPostgres.start(place, durable=False) as ours, EmbeddedPostgres.start(place, durable=False) as theirs:
+        killed = postmaster_pid(place)
+        os.kill(killed, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(pid) for pid in server_pids(place)], timeout=30)
+        assert not ours.is_up()
+        with ThreadPoolExecutor() as threads:
+            for done in [threads.submit(server.revive) for server in (ours, theirs) * 3]:
+                done.result()
+        assert ours.is_up()
+        assert theirs.is_up()
+        pid = postmaster_pid(place)
+        assert pid != killed
+        parents = {psutil.Process(found).ppid() for found in server_pids(place) if found != pid}
+        assert parents == {pid}
+        assert await ask(ours.url("postgres"), "SELECT 1") == await ask(theirs.url("postgres"), "SELECT 1") == [1]
+
+
+def test_a_server_that_runs_is_not_touched_by_a_revival_and_one_that_was_let_go_is_not_started(place: Path) -> None:
+    with EmbeddedPostgres.start(place, durable=False) as server:
+        pid = postmaster_pid(place)
+        assert server.is_up()
+        server.revive()
+        assert postmaster_pid(place) == pid
+    server.revive()
+    assert not server.is_up()
+    assert server_pids(place) == []
+
+
+def test_what_keeps_it_from_being_revived_is_said(place: Path) -> None:
+    with EmbeddedPostgres.start(place, durable=False) as server:
+        os.kill(postmaster_pid(place), signal.SIGKILL)
+        control = place / "postgres" / "global" / "pg_control"
+        control.rename(place / "pg_control")
+        with pytest.raises(ConfigurationError, match=r"PostgreSQL does not start"):
+            server.revive()
+        (place / "pg_control").rename(control)
+        server.revive()
+        assert server.is_up()
+
+
 async def test_a_process_id_that_belongs_to_another_program_by_now_does_not_keep_it_from_starting(place: Path) -> None:
     with EmbeddedPostgres.start(place, durable=False):
         text = (place / "postgres" / "postmaster.pid").read_text()

@@ -298,7 +298,7 @@ async def test_a_doubt_that_was_written_by_a_clock_far_ahead_ends_too(world: Wor
     store = await world.store()
     await world.execute("UPDATE store_lease SET doubt_until = now() + interval '1 year'")
     [row] = await claim(world, await register(world), store)
-    assert row.doubt_seconds == pytest.approx(QUIESCE, abs=1)
+    assert row.doubt_seconds == pytest.approx(QUIESCE + LIFETIME, abs=1)
 
 
 async def test_a_claim_takes_no_more_than_its_limit_and_passes_over_what_is_being_claimed(world: World) -> None:
@@ -335,18 +335,48 @@ async def test_a_store_of_a_channel_that_this_process_cannot_serve_is_left_to_ot
     assert await claim(world, await register(world), store) == []
 
 
-async def test_workers_that_are_long_gone_are_forgotten_and_their_leases_freed_first(world: World) -> None:
+async def test_workers_that_are_long_gone_are_forgotten_once_nobody_doubts_their_calls(world: World) -> None:
     await world.tenant()
     store = await world.store()
     gone, recent = await register(world), await register(world)
     await claim(world, gone, store)
     await expire(world, gone, ago_seconds=86400 * 2)
     await expire(world, recent, ago_seconds=3600)
-    for left in ([gone, recent], [recent]):
+
+    async def left() -> list[int]:
         async with world.pool.connection() as connection:
             await lease.forget_workers(connection)
-        assert [row["id"] for row in await world.rows("SELECT id FROM worker ORDER BY id")] == left
-        assert await world.value("SELECT worker_id FROM store_lease") is None
+        return [row["id"] for row in await world.rows("SELECT id FROM worker ORDER BY id")]
+
+    assert await left() == [gone, recent]
+    other = await register(world)
+    [row] = await claim(world, other, store)
+    assert row.doubt_seconds == pytest.approx(QUIESCE, abs=1)
+    assert await left() == [recent, other]
+
+
+async def test_workers_that_can_serve_less_take_no_share_of_the_stores(world: World) -> None:
+    me = await register(world, channels=("blib", "shpe"))
+    less = await register(world, channels=("blib",))
+    await register(world, channels=("blib", "shpe", "tkpd"))
+    async with world.pool.connection() as connection:
+        assert await lease.renew(connection, me) == 2
+        assert await lease.renew(connection, less) == 3
+
+
+async def test_a_revoked_lease_is_in_doubt_until_its_holder_has_surely_ended_its_calls(world: World) -> None:
+    await world.tenant()
+    store = await world.store()
+    holder, other = await register(world), await register(world)
+    await claim(world, holder, store)
+    until = QUIESCE + LIFETIME
+    await world.execute(
+        "UPDATE store_lease SET epoch = epoch + 1, doubt_until = now() + $1 * interval '1 second'", until
+    )
+    async with world.pool.connection() as connection:
+        await lease.give_back(connection, worker_id=holder, store_ids=[store])
+    [row] = await claim(world, other, store)
+    assert row.doubt_seconds == pytest.approx(until, abs=5)
 
 
 # --- tokens ---

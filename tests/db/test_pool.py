@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from lumbung.db.pool import Pool
 from lumbung.errors import CommitUnknown, ConfigurationError, LockBusy, LumbungError, Unavailable
@@ -98,6 +100,32 @@ async def test_a_lock_timeout_ends_with_its_transaction(table: Pool) -> None:
             assert await connection.fetchval("SHOW lock_timeout") == "0"
 
 
+async def test_a_transaction_that_says_nothing_for_too_long_loses_its_locks(table: Pool) -> None:
+    async def be_stuck(pool: Pool) -> None:
+        async with pool.transaction() as stuck:
+            await stuck.execute("UPDATE small SET n = 9 WHERE n = 1")
+            await run(table, "UPDATE small SET n = 3 WHERE n = 1")  # waits for the lock
+            await stuck.execute("UPDATE small SET n = 8 WHERE n = 2")
+
+    async with Pool(table.url, Settings(database_idle_transaction_timeout_seconds=0.05)) as pool:
+        with pytest.raises(Unavailable):
+            await be_stuck(pool)
+    assert await numbers(table) == [2, 3]
+
+
+async def test_the_silence_that_a_transaction_may_keep_ends_with_it(table: Pool) -> None:
+    query = "SHOW idle_in_transaction_session_timeout"
+    settings = Settings(database_connections_max=1, database_idle_transaction_timeout_seconds=7.0)
+    async with Pool(table.url, settings) as pool:
+        async with pool.transaction(lock_timeout_ms=10) as connection:
+            assert (await connection.fetchval(query), await connection.fetchval("SHOW lock_timeout")) == ("7s", "10ms")
+        async with pool.connection() as connection:
+            assert await connection.fetchval(query) == "0"
+    settings = Settings(database_idle_transaction_timeout_seconds=0)
+    async with Pool(table.url, settings) as pool, pool.transaction() as connection:
+        assert await connection.fetchval(query) == "0"
+
+
 async def test_of_two_that_deadlock_one_is_busy_and_the_other_goes_on(table: Pool) -> None:
     async def lock(first: int, second: int, mine: asyncio.Event, theirs: asyncio.Event) -> None:
         async with table.transaction() as connection:
@@ -182,6 +210,34 @@ async def test_connections_speak_utc_and_say_whose_they_are(pool: Pool) -> None:
         assert await connection.fetchval("SHOW application_name") == "lumbung"
 
 
+@pytest.mark.parametrize(("seconds", "asked"), [(30, ["30", "10", "3"]), (0, [])])
+async def test_the_server_is_told_to_ask_after_connections_that_are_silent(
+    pool: Pool, seconds: int, asked: list[str]
+) -> None:
+    async with Relay(pool.url) as relay, Pool(relay.url, Settings(database_keepalive_seconds=seconds)) as relayed:
+        async with relayed.connection() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+        [started] = relay.startups
+        names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
+        assert [started[name] for name in names if name in started] == asked
+
+
+async def test_behind_a_pooler_that_refuses_keepalives_everything_works_without_them(table: Pool) -> None:
+    """A pgbouncer refuses startup parameters that it does not know: all but those that it tracks."""
+    settings = Settings(database_connections_max=2, database_statement_cache_size=0)
+    async with Relay(table.url, refuses=True) as relay, Pool(relay.url, settings) as pool:
+        with capture_logs() as logs:
+            async with pool.transaction() as first, pool.transaction(lock_timeout_ms=10) as second:
+                await first.execute("INSERT INTO small VALUES (3)")
+                await second.execute("INSERT INTO small VALUES (4)")
+        assert await numbers(table) == [1, 2, 3, 4]
+        tracked = {"user", "database", "client_encoding", "application_name", "timezone"}
+        assert ["tcp_keepalives_idle" in started for started in relay.startups] == [True, False, False]
+        assert all(started.keys() <= tracked for started in relay.startups[1:])
+        assert len(logs) == 1
+        assert "unsupported startup parameter" in logs[0]["answer"]
+
+
 async def test_a_database_without_tables_is_unavailable_until_a_process_has_made_them(empty_database_url: str) -> None:
     async with Pool(empty_database_url, Settings()) as pool:
         with pytest.raises(Unavailable, match="has no schema yet"):
@@ -189,19 +245,66 @@ async def test_a_database_without_tables_is_unavailable_until_a_process_has_made
                 await connection.fetch("SELECT FROM tenant")
 
 
+async def reach(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    if "host" in options:
+        return await asyncio.open_unix_connection(f"{options['host'][0]}/.s.PGSQL.{options['port'][0]}")
+    return await asyncio.open_connection(parts.hostname, parts.port)
+
+
+def url_of(server: asyncio.Server, url: str) -> str:
+    """The same database by way of a server of ours."""
+    [listener] = server.sockets
+    parts = urlsplit(url)
+    user, _, _ = parts.netloc.rpartition("@")
+    return f"postgresql://{user}@127.0.0.1:{listener.getsockname()[1]}{parts.path}?sslmode=disable"
+
+
+class Relay:
+    """A way to the server that notes what each connection starts with. `refuses`: as a pgbouncer does, what it does not
+    know."""
+
+    def __init__(self, url: str, *, refuses: bool = False) -> None:
+        self._target = url
+        self._refuses = refuses
+        self.url = ""
+        self.startups: list[dict[str, str]] = []
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = url_of(self._server, self._target)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readexactly(8)  # its length, the protocol's version; then names and values
+        body = await reader.readexactly(struct.unpack("!I", head[:4])[0] - 8)
+        words = body.rstrip(b"\x00").decode().split("\x00")
+        started = dict(zip(words[::2], words[1::2], strict=True))
+        self.startups.append(started)
+        if self._refuses and (unknown := [name for name in started if name.startswith("tcp_")]):
+            fields = f"SFATAL\0C08P01\0Munsupported startup parameter: {unknown[0]}\0\0".encode()
+            writer.write(b"E" + struct.pack("!I", len(fields) + 4) + fields)
+            writer.close()
+            return
+        server_reader, server_writer = await reach(self._target)
+        server_writer.write(head + body)
+        asked = asyncio.create_task(pump(reader, server_writer))
+        await pump(server_reader, writer)
+        asked.cancel()
+        writer.close()
+        server_writer.close()
+
+
 @asynccontextmanager
 async def cut_off_after_commit(url: str) -> AsyncIterator[str]:
     """A way to the server that is cut as soon as the answer to a COMMIT comes; the answer is dropped."""
-    parts = urlsplit(url)
-    options = parse_qs(parts.query)
-
-    async def reach() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if "host" in options:
-            return await asyncio.open_unix_connection(f"{options['host'][0]}/.s.PGSQL.{options['port'][0]}")
-        return await asyncio.open_connection(parts.hostname, parts.port)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await reach()
+        server_reader, server_writer = await reach(url)
         asked = asyncio.create_task(pump(reader, server_writer))
         while data := await server_reader.read(65536):
             if b"COMMIT\x00Z" in data:
@@ -212,9 +315,7 @@ async def cut_off_after_commit(url: str) -> AsyncIterator[str]:
         server_writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        [listener] = server.sockets
-        user, _, _ = parts.netloc.rpartition("@")
-        yield f"postgresql://{user}@127.0.0.1:{listener.getsockname()[1]}{parts.path}?sslmode=disable"
+        yield url_of(server, url)
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

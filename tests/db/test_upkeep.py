@@ -14,8 +14,10 @@ COVERS = {
     "failing_listings",
     "lock_failed",
     "retry_failed",
+    "count_due",
     "count_idle",
     "mark_idle",
+    "mark_above",
     "count_others",
     "still_unread",
     "read_observed",
@@ -48,14 +50,14 @@ async def retry(world: World) -> list[int]:
     return stores
 
 
-async def mark(world: World) -> list[Marked]:
+async def mark(world: World, due_for: DueFor = DueFor.PUSH) -> list[Marked]:
     async with world.pool.transaction() as connection:
         return await upkeep.mark_idle(
             connection,
             tenant_id=world.tenant_id,
             store_ids=[row.id for row in world.stores.values()],
             skus=None,
-            due_for=DueFor.PUSH,
+            due_for=due_for,
             after=0,
             limit=10,
         )
@@ -87,6 +89,58 @@ async def test_marking_tells_the_version_that_is_to_be_shown(world: World) -> No
     [marked] = await mark(world)
     assert (marked.listing_id, marked.version) == (listing, state["version_due"])
     assert await mark(world) == []
+
+
+async def test_a_look_that_is_due_becomes_a_correction_and_never_the_other_way_round(world: World) -> None:
+    await listed(world, IDLE)
+    for due_for, was_observed, after in (
+        (DueFor.OBSERVE, False, "observe"),
+        (DueFor.OBSERVE, True, "observe"),
+        (DueFor.RECONCILE, True, "reconcile"),
+        (DueFor.OBSERVE, False, "reconcile"),
+        (DueFor.RECONCILE, False, "reconcile"),
+    ):
+        [marked] = await mark(world, due_for)
+        assert marked.was_observed == was_observed
+        assert (await world.states())[PADI]["due_for"] == after
+    assert await mark(world) == []
+
+
+async def test_a_look_that_ends_or_is_overtaken_meanwhile_is_marked_as_it_is_by_then(world: World) -> None:
+    await listed(world, IDLE)
+    await mark(world, DueFor.OBSERVE)
+    async with world.pool.transaction() as connection:
+        await connection.execute(IDLE + ", due_for = 'push'")
+        marking = asyncio.create_task(mark(world, DueFor.RECONCILE))
+        await blocked(world)
+    [marked] = await marking
+    assert not marked.was_observed
+    await mark(world, DueFor.OBSERVE)
+    async with world.pool.transaction() as connection:
+        await connection.execute(NEWER + ", due_for = 'push'")
+        marking = asyncio.create_task(mark(world, DueFor.RECONCILE))
+        await blocked(world)
+    assert await marking == []
+
+
+async def above(world: World, marked: Marked) -> tuple[set[int], set[int]]:
+    async with world.pool.transaction() as connection:
+        return await upkeep.mark_above(connection, tenant_id=world.tenant_id, marked=[marked])
+
+
+async def test_only_what_was_read_since_and_shows_too_much_is_read_again(world: World) -> None:
+    listing = await listed(world, IDLE)
+    [marked] = await mark(world, DueFor.RECONCILE)
+    read = f"{IDLE}, due_for = 'push', quantity_observed = {{}}, observed_at = now() + interval '{{}}'"
+    for quantity, when in ((20, "1 s"), (19, "1 s"), (21, "-1 s")):
+        await world.execute(read.format(quantity, when))
+        assert await above(world, marked) == (set(), set())
+    await world.execute(read.format(21, "1 s"))
+    assert await above(world, marked) == ({listing}, {marked.store_id})
+    state = (await world.states())[PADI]
+    assert (state["state"], state["due_for"]) == ("due", "reconcile")
+    await world.execute(read.format(21, "1 s") + ", delivered_at = now() + interval '2 s'")
+    assert await above(world, marked) == (set(), set())
 
 
 async def test_what_was_told_something_newer_is_not_corrected_down(world: World) -> None:

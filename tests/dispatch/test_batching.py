@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lumbung.dispatch.batching import (
+    BISECTED_MAX,
     LANES,
     SENT_IN,
     WEIGHTS,
@@ -293,6 +294,42 @@ def test_what_was_answered_for_itself_shares_whole_calls_again() -> None:
     assert len(bisection) == 2
     bisection.settled([2, 4, 99])
     assert len(bisection) == 0
+
+
+def test_after_an_outage_calls_are_whole_again() -> None:
+    bisection = Bisection()
+    for first in (0, 50, 100):  # no listing in common: it is the marketplace
+        bisection.failed(range(first, first + 50))
+    bisection.failed(range(25))
+    assert [bisection.size(listing, 50) for listing in (0, 25, 100)] == [12, 25, 25]
+    bisection.answered()
+    assert (len(bisection), bisection.size(0, 50)) == (0, 50)
+
+
+def test_an_answer_between_failed_calls_says_that_there_is_no_outage() -> None:
+    bisection = Bisection()
+    for first in (0, 50, 100):
+        bisection.failed(range(first, first + 50))
+        if first == 50:
+            bisection.answered()
+    bisection.answered()
+    assert bisection.size(0, 50) == 25
+
+
+def test_halves_of_one_call_are_no_outage_however_many_of_them_fail() -> None:
+    bisection = Bisection()
+    for listings in (range(8), range(4), range(4, 8), range(2), range(2, 4), range(4, 6), range(6, 8)):
+        bisection.failed(listings)
+    bisection.answered()
+    assert [bisection.size(listing, 50) for listing in range(8)] == [1] * 8
+
+
+def test_only_so_many_halves_are_remembered() -> None:
+    bisection = Bisection()
+    for first in range(0, BISECTED_MAX + 100, 50):
+        bisection.failed(range(first, first + 50))
+    assert len(bisection) == BISECTED_MAX
+    assert (bisection.size(0, 50), bisection.size(BISECTED_MAX, 50)) == (50, 25)
 
 
 def test_a_smaller_batch_of_the_channel_is_respected() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never, get_args
 
 import pytest
@@ -51,6 +52,7 @@ DELAYS = Delays(
     backoff_first_seconds=0.5,
     backoff_max_seconds=900.0,
     throttle_default_seconds=60.0,
+    throttle_seconds_min=1.0,
     throttle_seconds_max=600.0,
     defer_default_seconds=1800.0,
     defer_seconds_max=3600.0,
@@ -125,26 +127,35 @@ def test_while_an_older_call_may_still_take_effect_a_delivery_is_confirmed_after
 # --- floors ---
 
 
-@pytest.mark.parametrize("delivered", [None, 4, 100])
-def test_below_a_floor_the_minimum_is_sent_at_once_unless_it_is_shown_already(delivered: int | None) -> None:
-    situation = Situation(attempts=9, dice=0.5, delivered=delivered)
+@pytest.mark.parametrize("shown", [None, 4, 100])
+def test_below_a_floor_the_minimum_is_sent_at_once_unless_it_is_shown_already(shown: int | None) -> None:
+    situation = Situation(attempts=9, dice=0.5, shown=shown)
     assert decide(Floor(3, "reserved"), situation, DELAYS).listing == Again(floor=3)
 
 
-@pytest.mark.parametrize("delivered", [3, 2, 0])
-def test_a_listing_that_shows_the_minimum_or_less_waits_for_the_rest(delivered: int) -> None:
-    situation = Situation(attempts=0, dice=0.5, delivered=delivered)
+@pytest.mark.parametrize("shown", [3, 2, 0])
+def test_a_listing_that_shows_the_minimum_or_less_waits_for_the_rest(shown: int) -> None:
+    situation = Situation(attempts=0, dice=0.5, shown=shown)
     assert decide(Floor(3, "reserved"), situation, DELAYS).listing == AwaitFloor(45.0, sent=False)
 
 
 def test_while_a_call_is_in_doubt_nobody_knows_that_the_minimum_is_shown() -> None:
-    situation = Situation(attempts=0, dice=0.5, delivered=3, doubt_seconds=0.1)
-    assert decide(Floor(3, "reserved"), situation, DELAYS).listing == Again(floor=3)
+    for doubt in ({"doubt_seconds": 0.1}, {"in_doubt": True}):
+        situation = replace(Situation(attempts=0, dice=0.5, shown=3), **doubt)
+        assert decide(Floor(3, "reserved"), situation, DELAYS).listing == Again(floor=3)
 
 
 def test_a_minimum_that_was_taken_waits_for_the_rest() -> None:
     situation = Situation(attempts=1, dice=0.5, floored=True)
     assert decide(Accepted(), situation, DELAYS).listing == AwaitFloor(45.0, sent=True)
+
+
+@pytest.mark.parametrize(("doubt", "wait"), [(12.5, 12.5), (100.0, 45.0)])
+def test_a_minimum_that_was_taken_while_a_call_is_in_doubt_is_looked_at_again_when_that_is_over(
+    doubt: float, wait: float
+) -> None:
+    situation = Situation(attempts=1, dice=0.5, floored=True, doubt_seconds=doubt)
+    assert decide(Accepted(), situation, DELAYS).listing == AwaitFloor(wait, sent=True, doubt_seconds=doubt)
 
 
 def test_a_marketplace_that_does_not_take_its_own_minimum_is_given_time() -> None:
@@ -153,7 +164,7 @@ def test_a_marketplace_that_does_not_take_its_own_minimum_is_given_time() -> Non
 
 
 def test_a_minimum_below_what_was_sent_makes_no_sense_and_is_not_sent_over_and_over() -> None:
-    situation = Situation(attempts=0, dice=0.5, delivered=9, sent=5)
+    situation = Situation(attempts=0, dice=0.5, shown=9, sent=5)
     assert decide(Floor(5, "reserved"), situation, DELAYS).listing == Retry(0.25, floor=5)
     assert decide(Floor(6, "reserved"), situation, DELAYS).listing == Again(floor=6)
 
@@ -201,7 +212,8 @@ situations = st.builds(
     dice=st.floats(0, 1, exclude_max=True),
     doubt_seconds=st.floats(0, 3600),
     quiesce_seconds=st.floats(0, 3600),
-    delivered=st.none() | quantities,
+    in_doubt=st.booleans(),
+    shown=st.none() | quantities,
     floored=st.booleans(),
     asked_after_seconds=st.none() | st.floats(0, 1e6),
     sent=st.none() | quantities,

@@ -35,6 +35,7 @@ from lumbung.dispatch.postgres import RESPONSE_BYTES_MAX, PostgresStorage, clip_
 from lumbung.dispatch.recorder import Recorder
 from lumbung.dispatch.report import Report, Result
 from lumbung.dispatch.storage import Recorded
+from lumbung.errors import LockBusy, LumbungError, Unavailable
 from lumbung.settings import Settings
 from tests.db.delivering import CHANNELS, claim, expire, leased, listing_ids, register, report
 from tests.dispatch.weather import Weather
@@ -244,6 +245,104 @@ async def test_a_row_that_is_locked_holds_up_its_own_store_only(world: World) ->
     assert await states(world) == {"a": "idle", "b": "idle"}
 
 
+LOCKING = Settings(
+    record_interval_ms=0.0,
+    poll_seconds=0.001,
+    record_lock_timeout_ms=20,
+    record_rows_max=2,
+    record_backlog_rows_max=4,
+)
+
+
+async def two_stores(
+    world: World, count: int
+) -> tuple[LeaseRow, LeaseRow, list[tuple[int, int]], list[tuple[int, int]]]:
+    """The leases of two stores, and so many listings (with their versions) that are due in each."""
+    await world.tenant()
+    ids = [await world.store(name) for name in ("one", "two")]
+    await world.variants("sku1")
+    await world.listings([("sku1", store, f"{store}{n}") for store in ("one", "two") for n in range(count)])
+    await world.accepted(stock_update(blib=20))
+    rows = await world.states()
+    due = {store: [(row["listing_id"], row["version_due"]) for name, row in rows.items() if name.startswith(store)]
+           for store in ("one", "two")}  # fmt: skip
+    one, two = await claim(world, await register(world), *ids)
+    return one, two, due["one"], due["two"]
+
+
+async def test_a_store_whose_rows_are_locked_fills_up_no_batch_and_no_backlog_of_others(world: World) -> None:
+    one, two, locked, free = await two_stores(world, 6)
+    async with recording(world.pool, LOCKING) as recorder:
+        async with world.pool.transaction() as holder:
+            await holder.execute("SELECT FROM listing_state WHERE listing_id = $1 FOR UPDATE", locked[0][0])
+            waiting = [report(one, result(*listing)) for listing in locked]
+            recorder.put(waiting[0])
+            for listing in free[:3]:  # more than once, so that the store is apart by then
+                assert await written(recorder, report(two, result(*listing)))
+            for late in waiting[1:]:
+                recorder.put(late)
+            assert (recorder.is_behind(one.store_id), recorder.is_behind(two.store_id)) == (True, False)
+            for listing in free[3:]:
+                assert await written(recorder, report(two, result(*listing)))
+            assert not waiting[0].recorded.done()
+        assert [await late.recorded for late in waiting] == [True] * len(waiting)
+        assert not recorder.is_behind(one.store_id)
+    assert set((await states(world)).values()) == {"idle"}
+
+
+async def test_stores_take_turns_in_a_batch(world: World) -> None:
+    one, two, many, few = await two_stores(world, 3)
+    storage = Watched(world.pool, LOCKING)
+    reports = [report(one, result(*listing)) for listing in many] + [report(two, result(*few[0]))]
+    async with recording(world.pool, LOCKING, storage) as recorder:
+        for each in reports:
+            recorder.put(each)
+        assert [await each.recorded for each in reports] == [True] * 4
+    assert storage.batches == [[many[0][0], few[0][0]], [many[1][0], many[2][0]]]
+
+
+async def test_a_store_that_was_apart_is_written_with_the_others_again_and_in_its_order(world: World) -> None:
+    one, two, first, second = await two_stores(world, 1)
+    storage = Watched(world.pool, LOCKING)
+    async with recording(world.pool, LOCKING, storage) as recorder:
+        async with world.pool.transaction() as holder:
+            await holder.execute("SELECT FROM listing_state WHERE listing_id = $1 FOR UPDATE", first[0][0])
+            held = report(one, result(*first[0], decision=Stay(), outcome="Rejected", message="held"))
+            recorder.put(held)
+            assert await written(recorder, report(two, result(*second[0], decision=Stay())))
+            later = report(one, result(*first[0], decision=Park("Banned"), outcome="Rejected", message="Banned"))
+            recorder.put(later)
+        assert (await held.recorded, await later.recorded) == (True, True)
+        storage.batches.clear()
+        last = report(one, result(*first[0], decision=Stay())), report(two, result(*second[0]))
+        for each in last:
+            recorder.put(each)
+        assert [await each.recorded for each in last] == [True, True]
+    assert storage.batches == [[first[0][0], second[0][0]]]
+    assert await states(world) == {"one0": "parked", "two0": "idle"}
+
+
+class LostTwice(Watched):
+    """The first store's rows are locked, and then the database is away, before it is written."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool, LOCKING)
+        self.errors: list[LumbungError] = [LockBusy("locked"), Unavailable("away"), LockBusy("locked")]
+
+    async def record(self, reports: Sequence[Report]) -> Recorded:
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().record(reports)
+
+
+async def test_a_store_apart_waits_for_a_database_that_is_away_too(world: World) -> None:
+    held, listed = await due(world, "a")
+    storage = LostTwice(world.pool)
+    async with recording(world.pool, LOCKING, storage) as recorder:
+        assert await written(recorder, report(held, result(*listed["a"])))
+    assert (storage.errors, await states(world)) == ([], {"a": "idle"})
+
+
 async def test_a_recorder_is_behind_when_too_much_waits_to_be_written(world: World) -> None:
     held, listed = await due(world, "a", "b")
     settings = Settings(record_interval_ms=0.0, record_backlog_rows_max=2)
@@ -251,12 +350,12 @@ async def test_a_recorder_is_behind_when_too_much_waits_to_be_written(world: Wor
     reports = [report(held, result(*listed[remote])) for remote in "ab"]
     seen = []
     for one in reports:
-        seen.append(recorder.is_behind)
+        seen.append(recorder.is_behind(held.store_id))
         recorder.put(one)
-    seen.append(recorder.is_behind)
+    seen.append(recorder.is_behind(held.store_id))
     task = asyncio.create_task(recorder.run())
     assert [await one.recorded for one in reports] == [True, True]
-    seen.append(recorder.is_behind)
+    seen.append(recorder.is_behind(held.store_id))
     task.cancel()
     assert seen == [False, False, True, False]
 

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from lumbung.channels.base import InDoubt, Refreshed, Throttled, Tokens, Unauthorized, Unavailable
 from lumbung.clock import ManualClock
@@ -21,6 +22,7 @@ from lumbung.dispatch.tokens import Refusal, TokenKeeper, digest, seal, unseal
 from lumbung.errors import ConfigurationError
 from lumbung.errors import Unavailable as Away
 from lumbung.keyring import Keyring
+from lumbung.model import purpose_of_tokens
 from lumbung.settings import Settings
 
 LEASE = Lease(store_id=1, tenant_id=1, epoch=3, channel="shpe", store_name="Toko")
@@ -336,6 +338,26 @@ async def test_when_another_pair_was_stored_first_the_stored_one_is_used(store: 
     store.marketplace.go_on.set()
     assert await refused is None
     assert (store.keeper.tokens, store.memory.stored, store.marketplace.used[-1]) == (other, other, other)
+
+
+@pytest.mark.parametrize("what", ["of another key", "not a pair"])
+async def test_a_new_pair_that_cannot_be_written_for_one_that_cannot_be_opened_is_used_and_told_loudly(
+    store: Store, what: str
+) -> None:
+    store.marketplace.go_on.clear()
+    refused = asyncio.create_task(store.keeper.refused(store.first))
+    await settle()
+    blob = store.keyring.encrypt(b"[]", purpose_of_tokens(LEASE.store_id))
+    store.memory.blob, store.memory.digest = b"\x01" + bytes(40) if what == "of another key" else blob, bytes(32)
+    store.marketplace.go_on.set()
+    with capture_logs() as logs:
+        async with asyncio.timeout(10):
+            assert await refused is None
+    assert store.keeper.tokens.refresh == "refresh-2"
+    assert store.memory.digest == bytes(32)  # who has its key may still open it
+    assert store.memory.tries.qsize() == 1
+    [told] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert "cannot be opened" in told["event"]
 
 
 # --- two processes, in any order of things ---

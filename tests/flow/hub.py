@@ -34,6 +34,7 @@ FAST = Settings(
     backoff_first_seconds=0.02,
     backoff_max_seconds=0.1,
     throttle_default_seconds=0.05,
+    throttle_seconds_min=0.05,
     breaker_probe_seconds=0.05,
     breaker_probe_seconds_max=0.1,
     poll_seconds=0.2,

@@ -37,7 +37,8 @@ from lumbung.channels.base import (
     Unavailable,
 )
 from lumbung.channels.credentials import CredentialReader
-from lumbung.channels.http import Answer, HttpClient, NoAnswer, NotSent, redact
+from lumbung.channels.http import Answer, HttpClient, NoAnswer, NotSent
+from lumbung.channels.redaction import redact
 from lumbung.clock import Clock
 from lumbung.errors import BadRequest, Problem
 

@@ -78,7 +78,9 @@ async def open_store(
     await hub.world.variants(*skus)
     mapped = [Mapped(sku, store.id, "shpe", remote_variant(sku)) for sku in skus]
     async with hub.world.pool.transaction() as connection:
-        await import_listings(connection, hub.world.tenant_id, mapped, remap_doubt_seconds=120.0)
+        await import_listings(
+            connection, hub.world.tenant_id, mapped, remap_doubt_seconds=120.0, submitted_seconds=3600.0
+        )
     return account, store
 
 

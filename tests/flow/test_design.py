@@ -20,7 +20,8 @@ from lumbung.db.migrate import migrate
 from lumbung.db.partitions import ensure
 from lumbung.db.pool import Pool
 from lumbung.keyring import Keyring
-from tests.flow.hub import FAST, Hub, running_hub, running_worker, until
+from tests.flow.hub import FAST, running_hub, running_worker, until
+from tests.flow.shop import running_shop
 
 
 class Deaf:
@@ -84,22 +85,20 @@ async def test_who_takes_over_sends_at_once_and_writes_nothing_of_a_listing_befo
             assert await hub.waits() == ["confirmation"]
 
 
-async def test_a_marketplace_that_is_away_is_logged_once_and_once_that_it_is_back(hub: Hub) -> None:
-    skus = tuple(f"sku{n}" for n in range(1, 21))
-    store_id = await hub.store(skus=skus)
-    hub.sandbox.faults.set("blib", down=True)
-
-    async def in_trouble() -> bool:
-        return bool(await hub.world.value("SELECT trouble IS NOT NULL FROM store_lease WHERE store_id = $1", store_id))
-
-    with capture_logs() as logs:
-        codes = [await hub.update(sku, blib=2) for sku in skus]
-        if await until(hub.records, lambda records: len(records) == len(skus)):
-            hub.sandbox.faults.clear()
-        await hub.ended(*codes)
-        assert not await in_trouble()
-    told = [entry["event"] for entry in logs if str(entry["event"]).startswith("the marketplace can")]
-    assert told in ([], ["the marketplace cannot be reached", "the marketplace can be reached again"])
+async def test_a_marketplace_that_is_away_is_logged_once_and_once_that_it_is_back(
+    database_url: str, keyring: Keyring
+) -> None:
+    async with running_shop(database_url, keyring, skus=("a",)) as shop:
+        shop.account.fail_next(503, {"error": "maintenance"}, times=FAST.breaker_failures + 7)
+        query = "SELECT trouble FROM store_lease WHERE store_id = $1"
+        with capture_logs() as logs:
+            code = await shop.update("a", 20)
+            await until(lambda: shop.hub.world.value(query, shop.store.id), lambda trouble: trouble is not None)
+            await shop.hub.ended(code)
+            await until(lambda: shop.hub.world.value(query, shop.store.id), lambda trouble: trouble is None)
+        told = [entry["event"] for entry in logs if str(entry["event"]).startswith("the marketplace can")]
+        assert told == ["the marketplace cannot be reached", "the marketplace can be reached again"]
+        assert len(shop.account.called("/push")) == FAST.breaker_failures + 7 + 1
 
 
 @pytest.fixture

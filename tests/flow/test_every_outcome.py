@@ -366,6 +366,43 @@ async def test_a_floor_is_not_sent_where_less_is_shown_already(shop: Shop) -> No
     assert shop.account.quantities("a") == [5]
 
 
+async def test_an_unclear_call_that_lands_over_a_floor_is_taken_down_again(shop: Shop) -> None:
+    shop.account.reserve("a", 5)
+    async with shop.account.gate() as gate:
+        await shop.update("a", 20)
+        await gate.entered()
+        await shop.update("a", 2)
+        gate.let_later_pass()
+        await shop.waiting_for("floor")  # the first call has timed out
+        gate.open()
+        await shop.account.wait_for_writes(2)
+    assert shop.account.quantities("a") == [5, 20]
+    await shop.hub.later(max(QUIESCE_SECONDS, FAST.floor_retry_seconds))
+    await shop.account.wait_for_writes(3)
+    await shop.waiting_for("floor")
+    assert shop.account.quantities("a") == [5, 20, 5]
+    assert (await shop.state())["doubtful_until"] is None
+    calls = len(shop.account.called())
+    await shop.hub.later(FAST.floor_retry_seconds)
+    await shop.account.wait_for_calls(calls + 1)
+    await shop.waiting_for("floor")
+    assert shop.account.quantities("a") == [5, 20, 5]  # nothing is in doubt any more, and no more than that is shown
+
+
+async def test_a_floor_that_was_learnt_before_an_outage_does_not_put_up_what_was_sold_meanwhile(shop: Shop) -> None:
+    await shop.hub.ended(await shop.update("a", 60))
+    shop.account.reserve("a", 50)
+    async with shop.account.gate(after=True) as gate:
+        code = await shop.update("a", 2)
+        await gate.entered()  # the marketplace has answered that 50 is the least, and goes away
+        shop.account.fail_next(503, {"error": "maintenance"}, times=2)
+    await shop.account.wait_for_calls(3)
+    shop.account.sold("a", 40)
+    shop.account.reserve("a", 0)
+    await shop.hub.ended(code)
+    assert shop.account.quantities("a") == [60, 2]
+
+
 # --- Deferred and Conflict ---
 
 

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from lumbung.db import upkeep, wake
+from lumbung.db.upkeep import Marked
 from lumbung.keyring import Keyring
 from lumbung.model import DueFor
+from tests.flow.hub import QUIESCE_SECONDS
 from tests.flow.shop import Shop, running_shop
 
 
@@ -74,8 +76,109 @@ async def test_an_update_while_a_listing_is_read_back_is_pushed(shop: Shop) -> N
     assert shop.account.quantities("a") == [20, 7]
 
 
+async def marked(shop: Shop, due_for: DueFor) -> list[Marked]:
+    world = shop.hub.world
+    async with world.pool.transaction() as connection:
+        found = await upkeep.mark_idle(
+            connection,
+            tenant_id=world.tenant_id,
+            store_ids=[shop.store.id],
+            skus=None,
+            due_for=due_for,
+            after=0,
+            limit=100,
+        )
+    await wake.notify(world.pool, [shop.store.id])
+    return found
+
+
+async def above(shop: Shop, looked_at: list[Marked]) -> int:
+    world = shop.hub.world
+    async with world.pool.transaction() as connection:
+        again, stores = await upkeep.mark_above(connection, tenant_id=world.tenant_id, marked=looked_at)
+    await wake.notify(world.pool, stores)
+    return len(again)
+
+
+async def test_a_look_that_is_under_way_is_recorded_as_one_and_what_oversells_is_then_read_again_and_corrected(
+    shop: Shop,
+) -> None:
+    shop.account.shown["a"] = 25
+    shop.account.sold("b", 3)
+    async with shop.account.gate("/read") as gate:
+        await marked(shop, DueFor.OBSERVE)
+        await gate.entered()
+        upgraded = await marked(shop, DueFor.RECONCILE)
+        assert [listing.was_observed for listing in upgraded] == [True] * 3
+        gate.open()
+    await shop.hub.at_rest()
+    if shop.account.shown["a"] != 20:  # the reading was recorded as what it was begun as
+        assert await above(shop, upgraded) == 1
+        await shop.hub.at_rest()
+    assert shop.account.shown == {"a": 20, "b": 17, "c": 20}
+    assert await above(shop, upgraded) == 0
+
+
+async def test_a_look_that_has_not_begun_is_a_correction_when_one_is_asked_for(shop: Shop) -> None:
+    await shop.hub.world.execute("UPDATE store SET mode = 'paused', mode_before_pause = 'live', pause_reason = 'why'")
+    await marked(shop, DueFor.OBSERVE)
+    assert len(await marked(shop, DueFor.RECONCILE)) == 3
+    shop.account.shown["a"] = 25
+    await shop.hub.world.execute("UPDATE store SET mode = 'live', mode_before_pause = NULL, pause_reason = NULL")
+    await wake.notify(shop.hub.world.pool, [shop.store.id])
+    await shop.hub.at_rest()
+    assert shop.account.shown["a"] == 20
+
+
 async def test_what_cannot_be_read_now_is_read_later(shop: Shop) -> None:
     shop.account.fail_next(503, {"error": "maintenance"}, route="/read")
     shop.account.shown["a"] = 25
     assert await read_back(shop) == {"a": 25, "b": 20, "c": 20}
     assert shop.account.shown["a"] == 20
+
+
+async def test_a_listing_that_will_be_confirmed_is_not_read_before(shop: Shop) -> None:
+    async with shop.account.gate() as gate:
+        await shop.update("a", 5)
+        await gate.entered()
+        newer = await shop.update("a", 9)
+        gate.let_later_pass()
+        await shop.hub.ended(newer)
+        await shop.waiting_for("confirmation")
+        world = shop.hub.world
+        async with world.pool.transaction() as connection:
+            marked = await upkeep.mark_idle(
+                connection,
+                tenant_id=world.tenant_id,
+                store_ids=[shop.store.id],
+                skus=None,
+                due_for=DueFor.RECONCILE,
+                after=0,
+                limit=100,
+            )
+            others = await upkeep.count_others(connection, tenant_id=world.tenant_id, store_ids=[shop.store.id])
+        assert (len(marked), others["busy"]) == (2, 3)  # the two that were marked, and the one in doubt
+        gate.open()
+        await shop.account.wait_for_writes(5)
+    await shop.hub.later(QUIESCE_SECONDS)
+    await shop.hub.at_rest()
+    assert shop.account.quantities("a") == [20, 9, 5, 9]
+
+
+async def test_what_shows_too_much_is_brought_down_to_the_floor(shop: Shop) -> None:
+    shop.account.shown["a"] = 25
+    shop.account.reserve("a", 22)
+    world = shop.hub.world
+    async with world.pool.transaction() as connection:
+        await upkeep.mark_idle(
+            connection,
+            tenant_id=world.tenant_id,
+            store_ids=[shop.store.id],
+            skus=None,
+            due_for=DueFor.RECONCILE,
+            after=0,
+            limit=100,
+        )
+    await wake.notify(world.pool, [shop.store.id])
+    await shop.waiting_for("floor")
+    assert shop.account.shown["a"] == 22

@@ -20,7 +20,7 @@ from lumbung.inventory.variant_stock import VariantStock
 from lumbung.model import StoreMode
 from lumbung.settings import Settings
 from tests.db.delivering import Told, blocked, leased, listing_ids, record, record_on
-from tests.world import REMAP_DOUBT_SECONDS, World, stock_update
+from tests.world import REMAP_DOUBT_SECONDS, SUBMITTED_SECONDS, World, stock_update
 
 SETTINGS = Settings(chunk_rows_max=2)
 PADI = "TOQ-1-1-1"
@@ -46,7 +46,13 @@ async def imported(world: World, *rows: Mapped) -> Imported:
 
 
 async def imported_on(connection: Connection, world: World, *rows: Mapped) -> Imported:
-    return await import_listings(connection, world.tenant_id, rows, remap_doubt_seconds=REMAP_DOUBT_SECONDS)
+    return await import_listings(
+        connection,
+        world.tenant_id,
+        rows,
+        remap_doubt_seconds=REMAP_DOUBT_SECONDS,
+        submitted_seconds=SUBMITTED_SECONDS,
+    )
 
 
 async def settle(world: World) -> Progress:
@@ -161,16 +167,20 @@ async def test_an_answer_for_a_remapped_listing_marks_neither(world: World) -> N
 DOUBT = "SELECT extract(epoch FROM doubtful_until - clock_timestamp())::float8 FROM listing_state WHERE listing_id = $1"
 
 
+SUBMITTED = "state = 'waiting', lane = 0, handle = 'f', handle_version = 1, handle_quantity = 1, handle_at = now()"
+
+
 @pytest.mark.parametrize(
-    "under_way",
+    ("under_way", "seconds"),
     [
-        "state = 'due', lane = 1",
-        "state = 'idle', lane = 0, doubtful_until = now() + interval '1 s'",
-        "state = 'waiting', lane = 0, handle = 'f', handle_version = 1, handle_quantity = 1, handle_at = now()",
+        ("state = 'due', lane = 1", REMAP_DOUBT_SECONDS),
+        ("state = 'idle', lane = 0, doubtful_until = now() + interval '1 s'", REMAP_DOUBT_SECONDS),
+        ("state = 'idle', lane = 0, doubtful_until = now() + interval '600 s'", 600.0),
+        (SUBMITTED, REMAP_DOUBT_SECONDS + SUBMITTED_SECONDS),
     ],
 )
 async def test_what_is_delivered_after_a_remap_is_confirmed_when_a_call_may_have_been_under_way(
-    world: World, under_way: str
+    world: World, under_way: str, seconds: float
 ) -> None:
     await world.small()
     await world.variants("sku2")
@@ -179,7 +189,7 @@ async def test_what_is_delivered_after_a_remap_is_confirmed_when_a_call_may_have
     await imported(world, mapped(world, "sku2", PADI))
     state = (await world.states())[PADI]
     assert (state["quantity_due"], state["quantity_doubtful"]) == (5, None)
-    assert REMAP_DOUBT_SECONDS - 30 < await world.value(DOUBT, state["listing_id"]) <= REMAP_DOUBT_SECONDS
+    assert seconds - 30 < await world.value(DOUBT, state["listing_id"]) <= seconds
 
 
 @pytest.mark.parametrize("state", ["'idle', lane = 0", "'parked', lane = 0, park_reason = 'why'"])

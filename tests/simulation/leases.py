@@ -87,9 +87,10 @@ def doubt_until(tables: Tables, lease: Lease, now: float, quiesce: float) -> flo
     """Until when calls of whoever held the lease before may take effect."""
     holder = tables.workers[lease.worker_id] if lease.worker_id is not None else None
     in_order = holder is None or holder.stopping
-    if in_order and (lease.doubt_until is None or lease.doubt_until <= now + quiesce):
-        return lease.doubt_until
-    return now + quiesce
+    known = None if lease.doubt_until is None else min(lease.doubt_until, now + quiesce + lease.lifetime_seconds)
+    if in_order:
+        return known
+    return now + quiesce if known is None else max(known, now + quiesce)
 
 
 def give_back(tables: Tables, worker_id: int, store_ids: Iterable[int]) -> None:
@@ -122,6 +123,13 @@ def note_trouble(tables: Tables, store_id: int, epoch: int, trouble: str | None)
 def pause(tables: Tables, store_id: int, reason: str) -> None:
     store = tables.stores[store_id]
     store.mode, store.pause_reason = "paused", reason
+
+
+def pause_held(tables: Tables, store_id: int, epoch: int, reason: str) -> bool:
+    if tables.leases[store_id].epoch != epoch:
+        return False
+    pause(tables, store_id, reason)
+    return True
 
 
 def resume(tables: Tables, store_id: int) -> None:

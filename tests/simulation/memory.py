@@ -142,8 +142,8 @@ class MemoryStorage:
     async def note_trouble(self, lease: Lease, trouble: str | None) -> None:
         await self._link.run(lambda: leases.note_trouble(self._tables, lease.store_id, lease.epoch, trouble))
 
-    async def pause(self, lease: Lease, reason: str) -> None:
-        await self._link.run(lambda: leases.pause(self._tables, lease.store_id, reason))
+    async def pause(self, lease: Lease, reason: str) -> bool:
+        return await self._link.run(lambda: leases.pause_held(self._tables, lease.store_id, lease.epoch, reason))
 
     async def release_waits(self, store_ids: Iterable[int]) -> set[int]:
         stores = list(store_ids)

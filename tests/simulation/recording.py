@@ -102,8 +102,8 @@ def _write_state(tables: Tables, row: Row, park_retry_seconds: float, quiesce_se
         s.quantity_delivered, s.delivered_at = row.quantity, max(now, s.observed_at or 0.0)
     if row.was_observed:
         s.quantity_observed, s.observed_at = row.observed, max(now, (delivered_at or 0.0) + 1e-6)
-    keeps_floor = row.kind in {"stay", "defer", "submitted", "retry", "again"}
-    s.quantity_floor = (s.quantity_floor if row.floor is None else row.floor) if keeps_floor else None
+    keeps_floor = row.floor is None and (row.kind in {"stay", "again"} or row.handle is not None)
+    s.quantity_floor = s.quantity_floor if keeps_floor else row.floor
     s.attempts = attempts
     s.failing_since = _or(s.failing_since, now) if attempts > 0 else None
     s.last_outcome, s.last_message = row.outcome, row.message

@@ -128,6 +128,7 @@ def _settings(dice: Random) -> Settings:
         backoff_first_seconds=0.5,
         backoff_max_seconds=6.0,
         throttle_default_seconds=2.0,
+        throttle_seconds_min=0.5,
         throttle_seconds_max=10.0,
         defer_default_seconds=3.0,
         defer_seconds_max=6.0,

@@ -353,7 +353,7 @@ def _decision(dice: Random) -> ListingDecision:
             Deliver(),
             Deliver(),
             Deliver(wait),
-            AwaitFloor(wait, sent=True),
+            AwaitFloor(wait, sent=True, doubt_seconds=doubt),
             AwaitFloor(wait, sent=False),
             Again(doubt, floor, observed),
             Retry(wait, doubt, floor, observed),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,7 +30,6 @@ from yarl import URL
 from lumbung.clock import Clock
 
 _RETRY_AFTER_SECONDS = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
-_SECRET_CHARACTERS_MIN = 6
 _USER_AGENT = "lumbung"
 
 
@@ -263,14 +262,3 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return max(0.0, (date - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret replaced by `***`, for servers that echo what they were sent.
-
-    Secrets shorter than 6 characters are left: they would tear words apart and are no secrets.
-    """
-    for secret in secrets:
-        if len(secret) >= _SECRET_CHARACTERS_MIN:
-            text = text.replace(secret, "***")
-    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -40,7 +41,9 @@ class Chosen:
 
 def refuse_nothing(store: str | None, skus: list[str] | None, every: bool) -> None:
     """Raises UsageError unless it was said which listings are meant."""
-    if every == bool(store is not None or skus):
+    if every and (store is not None or skus):
+        raise UsageError("--all goes neither with --store nor with --sku: give only one of them")
+    if not every and store is None and not skus:
         raise UsageError("Say which: --store, --sku (once or more), or --all")
 
 
@@ -60,12 +63,13 @@ async def find_chosen(
     return Chosen(tenant_id, None, tuple(row for row in every if row.tenant_id == tenant_id), skus or None)
 
 
-def not_live(store: StoreRow) -> str | None:
-    """Why nothing is sent to a store, and what to do about it; None: it is live."""
+def not_live(store: StoreRow, tenant: str | None = None) -> str | None:
+    """Why nothing is sent to a store, and what to do about it; None: it is live. `tenant`: as the operator named it."""
+    more = "" if tenant is None else f" --tenant {shlex.quote(tenant)}"
     match store.mode:
         case StoreMode.LIVE:
             return None
         case StoreMode.PAUSED:
-            return f"Store {store.name!r} is paused ({store.pause_reason}): `lumbung store resume {store.id}`"
+            return f"Store {store.name!r} is paused ({store.pause_reason}): `lumbung store resume {store.id}{more}`"
         case StoreMode.OBSERVE:
-            return f"Store {store.name!r} is observed, nothing is sent to it: `lumbung store live {store.id}`"
+            return f"Store {store.name!r} is observed, nothing is sent to it: `lumbung store live {store.id}{more}`"

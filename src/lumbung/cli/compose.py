@@ -52,12 +52,19 @@ class Installation:
 @contextmanager
 def database(settings: Settings) -> Iterator[str]:
     """The URL of the database: the external one, or the embedded one, started if nobody runs it yet."""
+    with database_server(settings) as (url, _):
+        yield url
+
+
+@contextmanager
+def database_server(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
+    """The same with the embedded server, for who is to keep it running."""
     if settings.database_url:
-        yield settings.database_url
+        yield settings.database_url, None
         return
     with EmbeddedPostgres.start(settings.data_dir) as server:
         server.ensure_database(DATABASE)
-        yield server.url(DATABASE)
+        yield server.url(DATABASE), server
 
 
 @asynccontextmanager

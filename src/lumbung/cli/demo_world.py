@@ -149,7 +149,13 @@ async def seed(hub: Installation, sandbox_url: str, logins: dict[str, dict[str, 
             for store in STORES
             for sku in SKUS
         ]
-        await import_listings(connection, tenant_id, mapped, remap_doubt_seconds=hub.settings.remap_doubt_seconds)
+        await import_listings(
+            connection,
+            tenant_id,
+            mapped,
+            remap_doubt_seconds=hub.settings.remap_doubt_seconds,
+            submitted_seconds=hub.settings.submitted_seconds_max,
+        )
     return seeded
 
 

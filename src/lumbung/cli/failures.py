@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ import typer
 from lumbung.cli import audit, chosen, output, session
 from lumbung.cli.chosen import Chosen
 from lumbung.db import upkeep, wake
+from lumbung.db.stores import StoreRow
 from lumbung.model import ListingStatus, StoreMode
 
 if TYPE_CHECKING:
@@ -40,17 +43,22 @@ def list_(
     as_json: session.JsonOption = False,
 ) -> None:
     """Show paused stores, parked listings, and listings whose attempts keep failing."""
-    paused, listings = session.run(context, partial(_list, tenant, store, limit + 1))
+    which, paused, listings = session.run(context, partial(_list, tenant, store, limit + 1))
     output.listing([*paused, *listings[:limit]], COLUMNS, as_json=as_json)
     if len(listings) > limit:
         output.note(f"There are more than {limit} listings; see more with --limit")
+    for row in which.stores:
+        if row.mode is StoreMode.PAUSED:
+            output.note(f"{chosen.not_live(row, tenant)} when that is mended")
     if listings:
-        output.note("When the cause is mended: `lumbung failures retry`")
+        which_ones = "--all" if which.store is None else f"--store {which.store.id}"
+        more = "" if tenant is None else f" --tenant {shlex.quote(tenant)}"
+        output.note(f"When the cause is mended: `lumbung failures retry {which_ones}{more}`")
 
 
 async def _list(
     tenant: str | None, store: str | None, limit: int, hub: Installation
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[Chosen, list[dict[str, Any]], list[dict[str, Any]]]:
     async with hub.pool.connection() as connection:
         which = await chosen.find_chosen(connection, tenant, store)
         rows = await upkeep.failing_listings(
@@ -66,7 +74,7 @@ async def _list(
         for row in which.stores
         if row.mode is StoreMode.PAUSED
     ]
-    return paused, [{"what": _what(row["state"]), **row} for row in rows]
+    return which, paused, [{"what": _what(row["state"]), **row} for row in rows]
 
 
 def _what(state: str) -> str:
@@ -81,35 +89,77 @@ def retry(
     every: chosen.AllOption = False,
     tenant: session.TenantOption = None,
 ) -> None:
-    """Try parked listings again, and at once those that wait after a failure."""
+    """Try parked listings again, and at once those that wait after a failure.
+
+    Exit status 1 when nothing can come of it yet: the store is paused or observed, or no worker runs.
+    """
     chosen.refuse_nothing(store, skus, every)
-    which, counts = session.run(context, partial(_retry, tenant, store, skus))
-    count = counts.total()
-    if not count:
+    found = session.run(context, partial(_retry, tenant, store, skus))
+    held = [row for row in found.which.stores if _is_held(row, found)]
+    ids = {row.id for row in held}
+    tried = sum(count for store_id, count in found.retried.items() if store_id not in ids)
+    failing = sum(failing for store_id, (_, failing) in found.due.items() if store_id not in ids)
+    if tried:
+        output.say(f"Trying {_listings(tried)} again")
+    elif failing and found.workers:
+        output.say(f"Nothing to hurry: {_listings(failing)} that failed before {_are(failing)} being tried now")
+    elif failing:
+        output.note(f"{_listings(failing)} {_are(failing)} due, but no worker runs: start one with `lumbung serve`")
+    elif not held:
         output.say("Nothing to try again: no listing is parked or waits after a failure")
-        return
-    output.say(f"Trying {count} listing{'' if count == 1 else 's'} again")
-    for row in which.stores:
-        problem = chosen.not_live(row)
-        if counts[row.id] and problem is not None:
-            output.note(problem)
+    for row in held:
+        if count := found.retried[row.id]:
+            output.note(f"{_listings(count)} of store {row.name!r} {_are(count)} due again, but nothing is sent")
+        output.note(str(chosen.not_live(row, tenant)))
+    if held or (failing and not tried and not found.workers):
+        raise typer.Exit(1)
 
 
-async def _retry(
-    tenant: str | None, store: str | None, skus: list[str] | None, hub: Installation
-) -> tuple[Chosen, Counter[int]]:
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """By store: `retried` listings; those that are `due` now, and how many of them have failed before."""
+
+    which: Chosen
+    retried: Counter[int]
+    due: dict[int, tuple[int, int]]
+    workers: int
+
+
+def _is_held(store: StoreRow, found: Retried) -> bool:
+    """Whether nothing of what is meant is sent to the store. A paused one is a failure by itself."""
+    if store.mode is StoreMode.PAUSED and found.which.skus is None:
+        return True
+    return store.mode is not StoreMode.LIVE and bool(found.retried[store.id] or found.due.get(store.id))
+
+
+def _listings(count: int) -> str:
+    return f"{count} listing{'' if count == 1 else 's'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+async def _retry(tenant: str | None, store: str | None, skus: list[str] | None, hub: Installation) -> Retried:
     async with hub.pool.connection() as connection:
         which = await chosen.find_chosen(connection, tenant, store, skus)
-    counts: Counter[int] = Counter()
+        due = await upkeep.count_due(
+            connection,
+            tenant_id=which.tenant_id,
+            store_id=None if which.store is None else which.store.id,
+            skus=which.skus,
+        )
+        workers = await upkeep.workers_live(connection)
+    retried: Counter[int] = Counter()
     after: int | None = 0
     with output.progress("Listings", None) as advance:
         while after is not None:
             after, found = await session.retried(partial(_retry_chunk, hub, which, after))
-            counts.update(found)
+            retried.update(found)
             advance(len(found))
-    if counts:
-        await wake.notify(hub.pool, counts)
-    return which, counts
+    if retried:
+        await wake.notify(hub.pool, retried)
+    return Retried(which, retried, due, workers)
 
 
 async def _retry_chunk(hub: Installation, which: Chosen, after: int) -> tuple[int | None, list[int]]:

@@ -84,8 +84,13 @@ async def _import(file: Path, tenant: str | None, good_rows: bool, hub: Installa
         return [_mapped(known, skus, *row) for row in rows]
 
     async def write(connection: Connection, rows: list[Mapped]) -> Counter[str]:
-        doubt = hub.settings.remap_doubt_seconds
-        imported = await import_listings(connection, tenant_id, rows, remap_doubt_seconds=doubt)
+        imported = await import_listings(
+            connection,
+            tenant_id,
+            rows,
+            remap_doubt_seconds=hub.settings.remap_doubt_seconds,
+            submitted_seconds=hub.settings.submitted_seconds_max,
+        )
         return Counter(added=imported.added, unchanged=imported.unchanged, remapped=imported.remapped)
 
     async def after(rows: list[Mapped]) -> None:

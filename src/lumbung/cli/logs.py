@@ -58,10 +58,12 @@ def _redacted(key: str, value: Any) -> Any:
 
 
 def _renderer(log_format: str) -> list[Processor]:
+    """Tracebacks without the frames' variables: these are read after `redact`, and hold credentials in plain text."""
     terminal = sys.stderr.isatty()
     if log_format == "console" or (log_format == "auto" and terminal):
-        return [structlog.dev.ConsoleRenderer(colors=terminal)]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
 
 
 def _route_standard_library(shared: list[Processor], last: list[Processor], level: int) -> None:

@@ -1,14 +1,17 @@
 """`lumbung reconcile`: have marketplaces read back, and correct what would oversell.
 
 Only the worker that holds a store's lease calls its marketplace. So the command marks listings as due to be read, wakes
-the workers, and watches until all are read.
+the workers, and watches until all are read. Listings that an earlier command has left due to be read are among them;
+what was only to be looked at is then corrected too. A look that was under way at that moment is recorded as one: as
+long as the command waits, it has what shows too much read once more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,7 +23,7 @@ from lumbung.channels.catalogue import CATALOGUE
 from lumbung.cli import audit, chosen, output, session
 from lumbung.cli.chosen import Chosen
 from lumbung.cli.resync import mark
-from lumbung.db import upkeep, wake
+from lumbung.db import stores, upkeep, wake
 from lumbung.db.stores import StoreRow
 from lumbung.db.upkeep import Marked
 from lumbung.errors import UsageError
@@ -42,14 +45,20 @@ T = TypeVar("T")
 
 KINDS = ("equal", "above", "below", "unreadable", "skipped", "unread")
 BELOW = "Units were probably sold since"
+NO_WORKER = "no worker runs; start one with `lumbung serve`"
+PROGRESS_SECONDS = 5.0  # between two lines that say how far it is, where no bar does
 
 
 @dataclass(slots=True)
 class Outcome:
-    """`rows`: a marked listing each; `counts`: of KINDS, listings that were not marked among the skipped."""
+    """`rows`: a marked listing each; `counts`: of KINDS, listings that were not marked among the skipped.
+
+    `complete`: nothing was left out or unread.
+    """
 
     marked: list[Marked]
     notes: list[str]
+    complete: bool = True
     rows: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     raised: int = 0
@@ -69,20 +78,38 @@ def reconcile(
 ) -> None:
     """Read back what live stores show, and correct what would oversell.
 
-    What shows more than it should is told again. What shows less is reported: units were probably sold since.
+    What shows more than it should is told again. What shows less is reported: units were probably sold since. It is a
+    worker that reads (`lumbung serve`).
+
+    Exit status 0: everything was read, also when a --dry-run found what would oversell (with --no-wait: everything was
+    asked for). 1: something was not read, and stderr says what and why: a store that is paused, observed, or on a
+    channel that cannot be read back; a listing that is parked, in doubt, or still to be told a newer figure; a
+    marketplace that does not answer; no worker.
     """
     if correct_down and (dry_run or no_wait):
         raise UsageError("--correct-down goes neither with --dry-run nor with --no-wait")
+    if dry_run and no_wait:
+        raise UsageError("--dry-run does not go with --no-wait: nobody would be told what was read")
     due_for = DueFor.OBSERVE if dry_run else DueFor.RECONCILE
     outcome = session.run(context, partial(_reconcile, tenant, store, due_for, correct_down, no_wait))
-    if no_wait:
-        output.say(f"Workers read {_listings(len(outcome.marked))} back")
+    if no_wait and as_json:
+        output.document({"asked": len(outcome.marked), "skipped": outcome.counts["skipped"]})
+    elif no_wait:
+        output.say(
+            f"Workers were asked to read {_listings(len(outcome.marked))} back; `lumbung failures list` shows trouble"
+        )
     elif as_json:
         output.document({"counts": {kind: outcome.counts[kind] for kind in KINDS}, "listings": outcome.rows})
     else:
         _show(outcome, dry_run=dry_run)
+    if dry_run and (above := outcome.counts["above"]):
+        output.note(
+            f"{_listings(above)} would oversell, and this dry run has corrected nothing: run it without --dry-run"
+        )
     for note in outcome.notes:
         output.note(note)
+    if not outcome.complete:
+        raise typer.Exit(1)
 
 
 def _show(outcome: Outcome, *, dry_run: bool) -> None:
@@ -113,22 +140,45 @@ async def _reconcile(
             raise UsageError(problem)
         readable = [row.id for row in which.stores if problems[row.id] is None]
         others = await upkeep.count_others(connection, tenant_id=which.tenant_id, store_ids=readable)
+        workers = await upkeep.workers_live(connection)
     notes = [f"Left out. {problem}" for problem in problems.values() if problem is not None]
+    complete = not notes
     outcome = Outcome(await mark(hub, which, readable, due_for, "reconcile"), notes)
     outcome.counts["skipped"] = sum(others.values())
     if any(others.values()):
-        notes.append(
-            f"Skipped: {others['busy']} due or waiting, {others['parked']} parked, {others['without']} without a figure"
-        )
+        complete = complete and not others["busy"] and not others["parked"]
+        notes += _why_skipped(others)
+    if outcome.marked and not workers:
+        wait = "" if no_wait else f" (waiting {hub.settings.reconcile_stall_seconds:g} s for it)"
+        output.note(f"{NO_WORKER[0].upper()}{NO_WORKER[1:]}{wait}")
     if no_wait:
+        outcome.complete = complete
         return outcome
-    unread = await _wait(hub, which.tenant_id, outcome.marked)
+    unread = await _wait(hub, which, due_for, outcome.marked)
     if unread:
-        notes.append(await _why_unread(hub, which, readable, len(unread)))
+        notes.append(f"{_listings(len(unread))} not read yet: {await _why_unread(hub, which, readable)}")
     await _read(hub, which.tenant_id, outcome)
+    found = Counter(row["found"] for row in outcome.rows)
+    if found["skipped"]:
+        notes.append(f"{_listings(found['skipped'])} got a newer update: reconcile again when it is delivered")
+    if found["unreadable"]:
+        notes.append(f"{_listings(found['unreadable'])} could not be read: the column WHY has the marketplace's words")
+    complete = complete and not (unread or found["unread"] or found["skipped"] or found["unreadable"])
     if correct_down:
         await _correct_down(hub, which, outcome)
+    outcome.complete = complete
     return outcome
+
+
+def _why_skipped(others: Mapping[str, int]) -> list[str]:
+    notes = [
+        f"Skipped: {others['busy']} due or waiting, {others['parked']} parked, {others['without']} without a figure"
+    ]
+    if others["busy"]:
+        notes.append("What is due or waits is told its newest figure first: reconcile again when that is done")
+    if others["parked"]:
+        notes.append("`lumbung failures list` shows why listings are parked, `lumbung failures retry` tries them again")
+    return notes
 
 
 def _unreadable(store: StoreRow) -> str | None:
@@ -139,21 +189,47 @@ def _unreadable(store: StoreRow) -> str | None:
     return chosen.not_live(store)
 
 
-async def _wait(hub: Installation, tenant_id: int, marked: Sequence[Marked]) -> set[int]:
+async def _wait(hub: Installation, which: Chosen, due_for: DueFor, marked: Sequence[Marked]) -> set[int]:
     """Until all are read, nothing was read for a while, or the operator ends it; returns those that are not read."""
-    poll_seconds, quiet_seconds = hub.settings.reconcile_poll_seconds, 0.0
+    poll_seconds, quiet_seconds, silent_seconds = hub.settings.reconcile_poll_seconds, 0.0, 0.0
     unread = {listing.listing_id for listing in marked}
+    looks = [listing for listing in marked if listing.was_observed and due_for is DueFor.RECONCILE]
     with output.progress("Read back", len(unread)) as advance:
         try:
             while unread and quiet_seconds < hub.settings.reconcile_stall_seconds:
                 await pause(poll_seconds)
-                left = await _still_unread(hub, tenant_id, sorted(unread))
-                quiet_seconds = quiet_seconds + poll_seconds if left == unread else 0.0
+                again, left = set[int](), await _still_unread(hub, which.tenant_id, sorted(unread))
+                if looks:
+                    again = await _read_above_again(hub, which.tenant_id, looks)
+                    looks = [one for one in looks if one.listing_id in left and one.listing_id not in again]
+                    left |= again
+                quiet_seconds = quiet_seconds + poll_seconds if left == unread and not again else 0.0
                 advance(len(unread) - len(left))
                 unread = left
+                silent_seconds += poll_seconds
+                if unread and silent_seconds >= PROGRESS_SECONDS and not sys.stderr.isatty():
+                    silent_seconds = 0.0
+                    output.note(f"{len(marked) - len(unread)} of {_listings(len(marked))} read so far")
         except asyncio.CancelledError:  # ctrl-C: what is known by now is told
             output.note("Interrupted: workers read the rest all the same")
     return unread
+
+
+async def _read_above_again(hub: Installation, tenant_id: int, looks: Sequence[Marked]) -> set[int]:
+    """Those whose reading was under way as a mere look when they were marked, and that show too much."""
+    listings, store_ids = set[int](), set[int]()
+    for chunk in _chunks(looks, hub.settings.chunk_rows_max):
+        found, of_stores = await session.retried(partial(_mark_above_chunk, hub, tenant_id, chunk))
+        listings |= found
+        store_ids |= of_stores
+    if store_ids:
+        await wake.notify(hub.pool, store_ids)
+    return listings
+
+
+async def _mark_above_chunk(hub: Installation, tenant_id: int, chunk: Sequence[Marked]) -> tuple[set[int], set[int]]:
+    async with session.locking(hub.pool, hub.settings) as connection:
+        return await upkeep.mark_above(connection, tenant_id=tenant_id, marked=chunk)
 
 
 def _chunks(rows: Sequence[T], size: int) -> list[Sequence[T]]:
@@ -172,15 +248,19 @@ async def _still_unread(hub: Installation, tenant_id: int, ids: Sequence[int]) -
     return left
 
 
-async def _why_unread(hub: Installation, which: Chosen, store_ids: list[int], count: int) -> str:
-    head = f"{_listings(count)} not read yet"
+async def _why_unread(hub: Installation, which: Chosen, store_ids: list[int]) -> str:
     async with hub.pool.connection() as connection:
         if not await upkeep.workers_live(connection):
-            return f"{head}: no worker runs; start one with `lumbung serve`"
+            return NO_WORKER
+        now = [row for row in await stores.live_stores(connection) if row.id in store_ids]
         troubles = await upkeep.store_troubles(connection, tenant_id=which.tenant_id, store_ids=store_ids)
-    if troubles:
-        return f"{head}: " + "; ".join(f"store {name!r}: {trouble}" for name, trouble in troubles)
-    return f"{head}: workers go on as fast as the marketplace allows; see `lumbung failures list`"
+    problems = [problem for row in now if (problem := chosen.not_live(row)) is not None]
+    problems += [f"store {name!r}: {trouble}" for name, trouble in troubles]
+    if problems:
+        return (
+            "; ".join(problems) + ". They stay due: they are read when that is mended; reconcile again for the result"
+        )
+    return "workers go on as fast as the marketplace allows; reconcile again for the result"
 
 
 async def _read(hub: Installation, tenant_id: int, outcome: Outcome) -> None:

@@ -9,11 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 from prometheus_client import start_http_server
 
+from lumbung.api.server import make_server
 from lumbung.cli import signals
 from lumbung.cli.compose import build_api, built_worker, maintain
 from lumbung.db.pool import Pool
@@ -27,8 +25,6 @@ from lumbung.settings import Settings
 
 log = structlog.get_logger()
 
-BACKLOG = 1024
-
 Role = Callable[[Settings, str, asyncio.Event], Awaitable[None]]
 
 
@@ -37,18 +33,7 @@ async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
     keyring = Keyring.load(settings.key_path, create=True)
     async with Pool(url, settings) as pool:
         app, _ = build_api(settings, pool, keyring)
-        server = Server(
-            app,
-            address=settings.host,
-            port=settings.port,
-            interface=Interfaces.ASGI,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=int(settings.header_read_timeout_seconds * 1000)),
-            backlog=BACKLOG,
-            backpressure=settings.connections_max,
-            websockets=False,
-            log_enabled=False,
-        )
+        server = make_server(app, settings)
         log.info("the partner API listens", url=f"http://{settings.host}:{settings.port}")
         await _until_stopped(stop, [server.serve(), maintain(pool, settings)], on_stop=server.stop)
 

@@ -12,7 +12,8 @@ import structlog
 import typer
 
 from lumbung.cli import logs
-from lumbung.cli.compose import database
+from lumbung.cli.compose import database_server
+from lumbung.cli.keeping import beside
 from lumbung.cli.roles import ROLES, check_port, free_port, run_until_signalled
 from lumbung.dispatch.supervisor import Child, Supervisor
 from lumbung.errors import UsageError
@@ -30,7 +31,10 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded database and the key file are.")] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Run the hub: the partner API and a worker, with the embedded PostgreSQL unless LUMBUNG_DATABASE_URL is set."""
+    """Run the hub: the partner API and a worker, with the embedded PostgreSQL unless LUMBUNG_DATABASE_URL is set.
+
+    An embedded PostgreSQL that dies meanwhile is started again.
+    """
     wanted = read_roles(roles)
     settings = load(host=host, port=port, data_dir=data_dir or context.obj.data_dir)
     logs.configure(settings)
@@ -38,11 +42,15 @@ def serve(
         settings = replace(settings, port=settings.port or free_port(settings.host))
         check_port(settings.host, settings.port)
     Keyring.load(settings.key_path, create=True)
-    with database(settings) as url:
-        if len(wanted) == 1:
-            run_until_signalled(lambda stop: ROLES[wanted[0]](settings, url, stop), supervised=supervised)
-        else:
-            run_until_signalled(lambda stop: supervise(settings, url, wanted, stop), supervised=supervised)
+    with database_server(settings) as (url, server):
+
+        async def work(stop: asyncio.Event) -> None:
+            if len(wanted) == 1:
+                await beside(server, ROLES[wanted[0]](settings, url, stop))
+            else:
+                await beside(server, supervise(settings, url, wanted, stop))
+
+        run_until_signalled(work, supervised=supervised)
 
 
 def read_roles(text: str) -> list[str]:

@@ -24,6 +24,7 @@ COLUMNS = {
     "name": "NAME",
     "unknown_sku": "UNKNOWN SKU",
     "channel_stock_limit": "CHANNEL STOCK LIMIT",
+    "item_deadline_seconds": "ITEM DEADLINE (S)",
     "partners": "PARTNERS",
     "stores": "STORES",
     "variants": "VARIANTS",

@@ -89,15 +89,22 @@ async def listings_of_store(
     return [ListingRow(row["id"], row["variant_id"], store_id, row["remote_variant"]) for row in rows]
 
 
-async def calling_states(connection: Connection, tenant_id: int, ids: Sequence[int]) -> set[int]:
-    """The listings among these for which a call may be under way, or may still take effect."""
-    rows = await _queries["calling_states"].all(connection, tenant_id=tenant_id, ids=list(ids))
-    return {row["listing_id"] for row in rows}
+async def calling_states(
+    connection: Connection, tenant_id: int, ids: Sequence[int], *, seconds: float, submitted_seconds: float
+) -> dict[int, float]:
+    """The listings among these for which a call may be under way or may still take effect, and for how many seconds, at
+    least `seconds`. `submitted_seconds`: how long the marketplace may take to apply what was submitted."""
+    rows = await _queries["calling_states"].all(
+        connection, tenant_id=tenant_id, ids=list(ids), seconds=seconds, submitted_seconds=submitted_seconds
+    )
+    return {row["listing_id"]: row["seconds"] for row in rows}
 
 
-async def doubt_states(connection: Connection, tenant_id: int, ids: Sequence[int], *, seconds: float) -> None:
-    """Have what is delivered to these confirmed: an unknown call may still take effect for so many seconds."""
-    await _queries["doubt_states"].run(connection, tenant_id=tenant_id, ids=list(ids), seconds=seconds)
+async def doubt_states(connection: Connection, tenant_id: int, seconds: Mapping[int, float]) -> None:
+    """Have what is delivered to these confirmed: for so many seconds an unknown call may still take effect."""
+    await _queries["doubt_states"].run(
+        connection, tenant_id=tenant_id, ids=list(seconds), seconds=list(seconds.values())
+    )
 
 
 async def list_listings(

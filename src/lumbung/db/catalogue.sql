@@ -35,16 +35,23 @@ WHERE l.tenant_id = :tenant_id AND l.store_id = :store_id AND l.retired_at IS NU
 ORDER BY l.remote_variant LIMIT :limit
 
 -- name: calling_states
--- The listings for which a call may be under way, or may still take effect.
-SELECT listing_id FROM listing_state
-WHERE tenant_id = :tenant_id AND listing_id = ANY(:ids::bigint[])
-  AND (state = 'due' OR handle IS NOT NULL OR doubtful_until > clock_timestamp())
+-- The listings for which a call may be under way, or may still take effect, and for how many seconds at most: a call, as
+-- long as a lease and then the store's quiesce time; what was submitted, as long as it is waited for and then that.
+SELECT s.listing_id,
+       greatest(extract(epoch FROM s.doubtful_until - clock_timestamp()),
+                greatest(:seconds::float8, k.quiesce_seconds + k.lifetime_seconds)
+                + CASE WHEN s.handle IS NOT NULL THEN :submitted_seconds::float8 ELSE 0 END)::float8 AS seconds
+FROM listing_state s
+LEFT JOIN store_lease k ON k.store_id = s.store_id
+WHERE s.tenant_id = :tenant_id AND s.listing_id = ANY(:ids::bigint[])
+  AND (s.state = 'due' OR s.handle IS NOT NULL OR s.doubtful_until > clock_timestamp())
 
 -- name: doubt_states!
 -- What is delivered to these is confirmed later: a call whose quantity nobody knows may still take effect.
-UPDATE listing_state
-SET doubtful_until = clock_timestamp() + :seconds * interval '1 second', quantity_doubtful = NULL
-WHERE tenant_id = :tenant_id AND listing_id = ANY(:ids::bigint[])
+UPDATE listing_state s
+SET doubtful_until = clock_timestamp() + r.seconds * interval '1 second', quantity_doubtful = NULL
+FROM unnest(:ids::bigint[], :seconds::float8[]) AS r (listing_id, seconds)
+WHERE s.tenant_id = :tenant_id AND s.listing_id = r.listing_id
 
 -- name: list_listings
 SELECT l.id, v.sku, l.store_id, s.name AS store, s.channel, l.remote_variant, t.state, t.quantity_due, t.quantity_delivered,

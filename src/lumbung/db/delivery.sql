@@ -140,7 +140,8 @@ SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 -- A listing that was cleared meanwhile keeps its state; one that has a newer version by now stays due after what ended
 -- the older one. What was read back counts only while nothing newer is to be told. Which of delivered_at and observed_at
 -- is the later one says what is believed to be shown, also after the clock has jumped back. A doubt further ahead than any
--- can be was written before that.
+-- can be was written before that. A floor is not remembered over a wait, unless it was submitted: by then it may be above
+-- what is shown.
 WITH r AS (
     SELECT * FROM unnest(
         :tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[], :quantities::bigint[], :kinds::text[],
@@ -173,7 +174,8 @@ UPDATE listing_state s SET
     quantity_observed  = CASE WHEN n.was_observed THEN n.observed ELSE s.quantity_observed END,
     observed_at        = CASE WHEN n.was_observed THEN greatest(now(), s.delivered_at + interval '1 microsecond')
                               ELSE s.observed_at END,
-    quantity_floor     = CASE WHEN n.kind IN ('stay', 'defer', 'submitted', 'retry', 'again') THEN coalesce(n.floor, s.quantity_floor) END,
+    quantity_floor     = CASE WHEN n.floor IS NULL AND (n.kind IN ('stay', 'again') OR n.handle IS NOT NULL)
+                              THEN s.quantity_floor ELSE n.floor END,
     attempts           = n.attempts,
     failing_since      = CASE WHEN n.attempts > 0 THEN coalesce(s.failing_since, now()) END,
     quantity_doubtful  = CASE n.doubt WHEN 'clear' THEN NULL WHEN 'unknown' THEN NULL WHEN 'keep' THEN s.quantity_doubtful

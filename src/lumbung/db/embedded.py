@@ -11,7 +11,8 @@ SIGKILL leaves wrong, and warns when it is imported where there is no XDG_RUNTIM
     data_dir/postgres.users         locked (shared) by every process that uses the server
 
 The users are counted by the kernel: a lock vanishes with its process, however that ends. Whoever lets go last stops
-the server; after a SIGKILL of the last one it runs on, and the next start joins it.
+the server; after a SIGKILL of the last one it runs on, and the next start joins it. A server that has died while it is
+used is started again by whoever calls `revive`, under the lock that a start takes: never two on one directory.
 
 As root: PostgreSQL refuses to run as root. A cluster that exists runs as the owner of `data_dir/postgres`. For a new
 one the system user `pgserver` (no login, no home) is created, and others get the right to pass through (x, not to read)
@@ -120,6 +121,8 @@ class EmbeddedPostgres:
         self._owner: tuple[int, int] | None = None  # (uid, gid) that the server runs as, when we are root
         self._use: int | None = None  # descriptor whose shared lock says that we use the server
         self._pid = os.getpid()
+        self._durable = True
+        self._postmaster: psutil.Process | None = None  # as `is_up` saw it last
 
     @classmethod
     def start(
@@ -135,6 +138,7 @@ class EmbeddedPostgres:
                 "The embedded database needs Linux or macOS; name a PostgreSQL in LUMBUNG_DATABASE_URL"
             )
         server = cls(data_dir.expanduser().resolve(), version)
+        server._durable = durable
         deadline = time.monotonic() + start_timeout_seconds
         server._check_place()
         with server._one_at_a_time(deadline):
@@ -142,8 +146,8 @@ class EmbeddedPostgres:
             fcntl.flock(server._use, fcntl.LOCK_SH)
             try:
                 server._choose_owner()
-                server._make_cluster(durable)
-                server._run_or_join(durable, deadline)
+                server._make_cluster()
+                server._run_or_join(deadline)
             except BaseException as error:
                 # One that is only slow keeps going: stopping it would throw its recovery away.
                 with _uninterrupted():
@@ -159,6 +163,31 @@ class EmbeddedPostgres:
         with _uninterrupted(), self._one_at_a_time(time.monotonic() + 120):
             self._let_go(stop=True)
             atexit.unregister(self.stop)
+
+    def is_up(self) -> bool:
+        """Whether anything of a server runs, be it that it recovers or ends. Cheap enough to be asked every second."""
+        if self._postmaster is not None and _is_alive(self._postmaster):
+            return True
+        # Its file may be that of a dead server, and the number in it another program's: only its processes tell.
+        running = self._processes()
+        self._postmaster = next((process for process in running if process.pid == self._postmaster_pid()), None)
+        return bool(running)
+
+    def _postmaster_pid(self) -> int | None:
+        with suppress(OSError, ValueError, IndexError):
+            return int((self._pgdata / "postmaster.pid").read_text().splitlines()[0])
+        return None
+
+    def revive(self, *, timeout_seconds: float = 10) -> None:
+        """Start the server again if it has died, or join the one that somebody else has started. Blocks.
+
+        May be called from any thread while the server is used. Raises ConfigurationError when it cannot be started, or
+        does not answer in time: then it goes on recovering, and a later call joins it.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        with self._one_at_a_time(deadline):
+            if self._use is not None:  # stopped meanwhile: nobody of us wants it any more
+                self._run_or_join(deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -244,7 +273,7 @@ class EmbeddedPostgres:
 
     # --- The cluster ---
 
-    def _make_cluster(self, durable: bool) -> None:
+    def _make_cluster(self) -> None:
         version_file = self._pgdata / "PG_VERSION"
         with _told(f"{self._pgdata} cannot be read"):
             found = version_file.read_text().strip() if version_file.exists() else None
@@ -266,26 +295,26 @@ class EmbeddedPostgres:
             new.mkdir(mode=0o700)
             if self._owner is not None:
                 os.chown(new, *self._owner)
-            self._initdb(new, durable)
+            self._initdb(new)
             with (new / "postgresql.conf").open("a") as conf:
                 conf.write("\ninclude 'lumbung.conf'\n")
-            self._write_settings(new, durable)
+            self._write_settings(new)
             new.rename(self._pgdata)
             _sync_folder(self._pgdata.parent)
 
-    def _initdb(self, folder: Path, durable: bool) -> None:
+    def _initdb(self, folder: Path) -> None:
         # One collation everywhere: what sorts and compares must not depend on the machine's locale.
         builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self._version >= 17 else []
         made = self._run(
             "initdb", "-D", str(folder), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", *builtin,
-            *([] if durable else ["--no-sync"]),
+            *([] if self._durable else ["--no-sync"]),
         )  # fmt: skip
         if made.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
             raise ConfigurationError(f"No cluster can be made in {folder.parent}: {_one_line(made.stderr)}")
 
-    def _write_settings(self, folder: Path, durable: bool) -> None:
-        text = SETTINGS.format(port=PORT, durable="on" if durable else "off")
+    def _write_settings(self, folder: Path) -> None:
+        text = SETTINGS.format(port=PORT, durable="on" if self._durable else "off")
         new = folder / "lumbung.conf.new"
         new.write_text(text)
         new.chmod(0o644)  # the folder is closed; the server may be another user than we are
@@ -293,7 +322,7 @@ class EmbeddedPostgres:
 
     # --- The server ---
 
-    def _run_or_join(self, durable: bool, deadline: float) -> None:
+    def _run_or_join(self, deadline: float) -> None:
         """Wait until it answers, starting it whenever nothing of it is left.
 
         What is left of a killed server holds its shared memory until it has gone; a server may also be recovering, or
@@ -304,21 +333,21 @@ class EmbeddedPostgres:
             if left <= 0:
                 raise _StillStartingError(self._not_ready_message(state))
             if state == 2 and not self._processes():
-                self._start_server(durable, left)
+                self._start_server(left)
             else:
                 time.sleep(POLL_SECONDS)
-        if durable and "fsync = off" in (self._pgdata / "lumbung.conf").read_text():
+        if self._durable and "fsync = off" in (self._pgdata / "lumbung.conf").read_text():
             raise ConfigurationError(
                 f"The server of {self._pgdata} runs without fsync, for tests: stop its users first"
             )
 
-    def _start_server(self, durable: bool, timeout_seconds: float) -> None:
+    def _start_server(self, timeout_seconds: float) -> None:
         output = self._pgdata / "startup.log"
         with _told(f"{self._pgdata} cannot be written"):
             # With no process of it left, a process id in its files belongs to another program by now.
             for stale in ("postmaster.pid", f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock", output.name):
                 (self._pgdata / stale).unlink(missing_ok=True)
-            self._write_settings(self._pgdata, durable)
+            self._write_settings(self._pgdata)
         # pg_ctl gives the server a session of its own, but ends it on a Ctrl-C while it waits: `_run` spares it that.
         seconds = max(1, int(min(timeout_seconds, UNINTERRUPTED_SECONDS_MAX)))  # what is left is waited by our caller
         started = self._run("pg_ctl", "start", "-w", "-t", str(seconds), "-D", str(self._pgdata), "-l", str(output))
@@ -420,6 +449,14 @@ _DATABASE_EXISTS = "SELECT 1 FROM pg_database WHERE datname = :'name';"
 def _environment() -> dict[str, str]:
     """Ours without PGPORT, PGDATA, PGOPTIONS ...: the server obeys its files. Messages in English: we read some."""
     return {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C"}
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """One that nobody has reaped is dead: in a container often nobody reaps."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _open_lock(path: Path) -> int:

@@ -48,8 +48,11 @@ class StoredTokens:
     refresh_expires_at: datetime | None
 
 
-async def register(connection: Connection, *, name: str, lifetime_seconds: float) -> int:
-    worker_id: int = await _queries["register_worker"].value(connection, name=name, lifetime_seconds=lifetime_seconds)
+async def register(connection: Connection, *, name: str, lifetime_seconds: float, channels: Iterable[str]) -> int:
+    """A new process that can serve these channels; returns its id."""
+    worker_id: int = await _queries["register_worker"].value(
+        connection, name=name, lifetime_seconds=lifetime_seconds, channels=sorted(channels)
+    )
     return worker_id
 
 

@@ -3,23 +3,23 @@
 -- (then the clock has jumped back).
 
 -- name: register_worker$
-INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)
+INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds, channels)
 VALUES (:name, clock_timestamp(), clock_timestamp(), clock_timestamp() + :lifetime_seconds::float8 * interval '1 second',
-        :lifetime_seconds)
+        :lifetime_seconds, :channels::text[])
 RETURNING id
 
 -- name: renew_worker^
 -- A late renewal is taken too: who has claimed a store meanwhile did so with this row locked, and `held` tells. `live`:
--- the processes that can take stores.
+-- the processes that can take whatever store this one can; another (an older release, say) would leave its share unserved.
 WITH mine AS (
     UPDATE worker SET renewed_at = clock_timestamp(),
                       expires_at = clock_timestamp() + lifetime_seconds * interval '1 second'
     WHERE id = :id AND NOT stopping
-    RETURNING id
+    RETURNING id, channels
 )
 SELECT (SELECT count(*) FROM mine) AS renewed,
        (SELECT count(*) FROM worker w
-        WHERE NOT w.stopping AND (w.id = :id OR w.expires_at > clock_timestamp()
+        WHERE NOT w.stopping AND w.channels @> (SELECT channels FROM mine) AND (w.id = :id OR w.expires_at > clock_timestamp()
                                                 AND w.expires_at <= clock_timestamp() + w.lifetime_seconds * interval '1 second')) AS live
 
 -- name: stop_worker!
@@ -33,7 +33,7 @@ SELECT store_id, epoch FROM store_lease WHERE worker_id = :worker_id
 -- that is under way is waited for, one that comes later waits for us and then finds the store gone. A holder that expired
 -- may have left calls in flight: until doubt_until, the quiesce time from now, they may still take effect. Counted from
 -- now, not from when the lease ended: a clock that has jumped forwards makes leases look long over that were held a moment
--- ago. What is further ahead than that was written before the clock jumped back.
+-- ago. What is further ahead than that and a lifetime was written before the clock jumped back.
 -- Whether the holder looks expired is asked of the lease's own row: when somebody else has just taken it, that row is
 -- looked at again.
 WITH known AS (
@@ -66,9 +66,11 @@ UPDATE store_lease l
 SET worker_id = :worker_id, epoch = l.epoch + 1, acquired_at = clock_timestamp(),
     lifetime_seconds = free.new_lifetime_seconds,
     doubt_until = CASE
-        WHEN (h.id IS NULL OR h.stopping) AND (l.doubt_until IS NULL OR l.doubt_until <= clock_timestamp() + free.quiesce)
-            THEN l.doubt_until
-        ELSE clock_timestamp() + free.quiesce END
+        WHEN l.doubt_until IS NOT NULL
+            THEN greatest(least(l.doubt_until,
+                                clock_timestamp() + free.quiesce + free.lifetime_seconds * interval '1 second'),
+                          CASE WHEN NOT h.stopping THEN clock_timestamp() + free.quiesce END)
+        WHEN NOT h.stopping THEN clock_timestamp() + free.quiesce END
 FROM free LEFT JOIN holder h ON h.id = free.worker_id, store s
 WHERE l.store_id = free.store_id AND s.id = l.store_id
   AND (h.id IS NULL OR h.stopping OR h.renewed_at + free.lifetime_seconds * interval '1 second' < clock_timestamp()
@@ -94,13 +96,13 @@ UPDATE store_lease SET worker_id = NULL
 WHERE worker_id = :worker_id AND store_id = ANY(:store_ids::bigint[])
 
 -- name: forget_workers!
--- Rows of processes that are long gone; leases that still name them are free.
-WITH gone AS (
-    SELECT id FROM worker WHERE expires_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
-), freed AS (
-    UPDATE store_lease SET worker_id = NULL WHERE worker_id IN (SELECT id FROM gone) RETURNING store_id
-)
-DELETE FROM worker WHERE id IN (SELECT id FROM gone) AND NOT EXISTS (SELECT FROM freed)
+-- Rows of processes that are long gone. One that a lease still names stays: its calls are in doubt for whoever takes that
+-- store, however long ago it seems that it went (a clock that jumped forwards).
+DELETE FROM worker WHERE id IN (
+    SELECT w.id FROM worker w
+    WHERE w.expires_at < clock_timestamp() - interval '1 day'
+      AND NOT EXISTS (SELECT FROM store_lease l WHERE l.worker_id = w.id)
+    FOR UPDATE OF w SKIP LOCKED)
 
 -- name: swap_tokens$
 -- A new pair in place of the one that it was traded for, whoever holds the lease by now: dropping it would lose the store.

@@ -4,6 +4,11 @@ lock not had in time, deadlock                -> LockBusy        rolled back, ma
 connection lost while COMMIT was under way    -> CommitUnknown   must be looked up, never run again blindly
 anything else that the network or a stopping
 server does; there is no schema yet           -> Unavailable     nothing took effect
+
+A process that is gone or stuck must not keep its locks. Its transactions end after a silence; that is set in each of
+them, with SET LOCAL, because a connection behind a pgbouncer belongs to nobody for longer. The server asks after silent
+connections by itself when it is told so as they start; a pgbouncer refuses a startup parameter that it neither tracks
+nor has in `ignore_startup_parameters` (it has keepalives of its own), and then it is not told.
 """
 
 from __future__ import annotations
@@ -12,16 +17,20 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from lumbung.db.query import Connection
 from lumbung.errors import CommitUnknown, ConfigurationError, LockBusy, LumbungError, Unavailable
 from lumbung.settings import Settings
 
+log = structlog.get_logger()
+
 RETRY_AFTER_SECONDS = 2
+KEEPALIVE_PROBES = 3
 
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 _AWAY = (
@@ -32,6 +41,7 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     ConnectionError,
     TimeoutError,
@@ -72,6 +82,7 @@ class Pool:
         self._settings = settings
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._keepalives = _keepalives(settings.database_keepalive_seconds)
 
     async def _ready(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -91,7 +102,21 @@ class Pool:
             command_timeout=settings.database_command_timeout_seconds,
             statement_cache_size=settings.database_statement_cache_size,
             server_settings={"application_name": "lumbung", "timezone": "UTC"},
+            connect=self._connect,
         )
+
+    async def _connect(self, dsn: str | None = None, **options: Any) -> Any:
+        if not self._keepalives:
+            return await asyncpg.connect(dsn, **options)
+        asked = {**options, "server_settings": options["server_settings"] | self._keepalives}
+        try:
+            return await asyncpg.connect(dsn, **asked)
+        except asyncpg.ProtocolViolationError as error:
+            refusal = _first_line(error)
+        connection = await asyncpg.connect(dsn, **options)
+        log.info("the pooler before the database takes no keepalives of ours: it has its own", answer=refusal)
+        self._keepalives = {}
+        return connection
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -117,13 +142,24 @@ class Pool:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                if lock_timeout_ms is not None:
-                    await connection.execute("SELECT set_config('lock_timeout', $1, true)", f"{lock_timeout_ms}ms")
+                await self._set_timeouts(connection, lock_timeout_ms)
                 yield connection
             except BaseException:
                 await _roll_back(transaction)
                 raise
             await _commit(transaction)
+
+    async def _set_timeouts(self, connection: Connection, lock_timeout_ms: int | None) -> None:
+        idle_ms = int(self._settings.database_idle_transaction_timeout_seconds * 1000)
+        timeouts = {"lock_timeout": lock_timeout_ms, "idle_in_transaction_session_timeout": idle_ms or None}
+        named = {name: f"{value}ms" for name, value in timeouts.items() if value is not None}
+        if named:
+            # For this transaction only; both in one statement, because every transaction pays for it.
+            await connection.execute(
+                "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS t (name, value)",
+                list(named),
+                list(named.values()),
+            )
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -140,6 +176,17 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _keepalives(seconds: int) -> dict[str, str]:
+    """As long again as `seconds` is shared out between the probes. Nothing of this concerns Unix sockets."""
+    if not seconds:
+        return {}
+    return {
+        "tcp_keepalives_idle": str(seconds),
+        "tcp_keepalives_interval": str(max(1, seconds // KEEPALIVE_PROBES)),
+        "tcp_keepalives_count": str(KEEPALIVE_PROBES),
+    }
 
 
 async def _roll_back(transaction: asyncpg.transaction.Transaction) -> None:

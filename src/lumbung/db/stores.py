@@ -95,6 +95,13 @@ async def pause(connection: Connection, *, tenant_id: int, store_id: int, reason
     await _queries["pause_store"].run(connection, tenant_id=tenant_id, id=store_id, reason=reason)
 
 
+async def pause_held(connection: Connection, *, tenant_id: int, store_id: int, epoch: int, reason: str) -> bool:
+    """For whoever holds the store's lease; False when it has another epoch by now, and then nothing is changed."""
+    query = _queries["pause_held_store"]
+    paused = await query.value(connection, tenant_id=tenant_id, id=store_id, epoch=epoch, reason=reason)
+    return paused is not None
+
+
 async def resume(connection: Connection, *, tenant_id: int, store_id: int) -> StoreMode | None:
     """The mode that the store is in again; None when it was not paused."""
     mode = await _queries["resume_store"].value(connection, tenant_id=tenant_id, id=store_id)

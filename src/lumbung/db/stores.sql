@@ -52,6 +52,19 @@ UPDATE store SET mode = 'paused', pause_reason = :reason,
                  mode_before_pause = CASE WHEN mode = 'paused' THEN mode_before_pause ELSE mode END
 WHERE tenant_id = :tenant_id AND id = :id AND retired_at IS NULL
 
+-- name: pause_held_store$
+-- Both rows are locked first: an operator who is mending the store at this moment is waited for, and then the epoch is
+-- another one. The store before its lease, as operators lock them.
+WITH held AS MATERIALIZED (
+    SELECT s.id FROM store s JOIN store_lease l ON l.store_id = s.id
+    WHERE s.tenant_id = :tenant_id AND s.id = :id AND s.retired_at IS NULL AND l.epoch = :epoch
+    FOR NO KEY UPDATE OF s FOR SHARE OF l
+)
+UPDATE store SET mode = 'paused', pause_reason = :reason,
+                 mode_before_pause = CASE WHEN mode = 'paused' THEN mode_before_pause ELSE mode END
+WHERE tenant_id = :tenant_id AND id = (SELECT id FROM held)
+RETURNING id
+
 -- name: resume_store$
 UPDATE store SET mode = mode_before_pause, pause_reason = NULL, mode_before_pause = NULL
 WHERE tenant_id = :tenant_id AND id = :id AND mode = 'paused'

@@ -17,7 +17,7 @@ WHERE tenant.id = before.id
 RETURNING before.seconds
 
 -- name: list_tenants
-SELECT t.id, t.name, t.unknown_sku, t.channel_stock_limit, t.disabled_at, t.created_at,
+SELECT t.id, t.name, t.unknown_sku, t.channel_stock_limit, t.history_item_deadline_seconds AS item_deadline_seconds, t.disabled_at, t.created_at,
        (SELECT count(*) FROM partner p WHERE p.tenant_id = t.id) AS partners,
        (SELECT count(*) FROM store s WHERE s.tenant_id = t.id AND s.retired_at IS NULL) AS stores,
        (SELECT count(*) FROM variant v WHERE v.tenant_id = t.id AND v.retired_at IS NULL) AS variants

@@ -1,8 +1,10 @@
 -- What operators do about listings: what fails and trying it again, telling everything again, reading back.
 
 -- name: failing_listings
--- Parked ones, and those whose attempts keep failing.
-SELECT s.listing_id, st.name AS store, v.sku, l.remote_variant, s.state, s.attempts,
+-- Parked ones, and those whose attempts keep failing. How often a parked one was tried is not known: its attempts begin
+-- anew when it is parked.
+SELECT s.listing_id, st.name AS store, v.sku, l.remote_variant, s.state,
+       CASE WHEN s.state <> 'parked' THEN s.attempts END AS attempts,
        coalesce(s.park_reason, s.last_message) AS why, CASE WHEN s.state = 'parked' THEN s.parked_at ELSE s.failing_since END AS since
 FROM listing_state s
 JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
@@ -44,6 +46,17 @@ FROM again a
 WHERE s.tenant_id = a.tenant_id AND s.listing_id = a.listing_id
 RETURNING s.listing_id, s.store_id
 
+-- name: count_due
+-- By store, the listings that are due at this moment, and how many of them have failed before: there is nothing to retry
+-- about them.
+SELECT s.store_id, count(*) AS due, count(*) FILTER (WHERE s.attempts > 0) AS failing
+FROM listing_state s
+JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
+JOIN variant v ON v.tenant_id = l.tenant_id AND v.id = l.variant_id
+WHERE s.tenant_id = :tenant_id AND l.retired_at IS NULL AND s.state = 'due'
+  AND (:store_id::bigint IS NULL OR s.store_id = :store_id) AND (:skus::text[] IS NULL OR v.sku = ANY(:skus))
+GROUP BY s.store_id
+
 -- name: count_idle
 -- Listings that show their newest figure as far as we know, by store: what can be told again, or read back.
 SELECT s.store_id, count(*) AS listings
@@ -56,26 +69,61 @@ WHERE s.tenant_id = :tenant_id AND s.store_id = ANY(:store_ids::bigint[]) AND l.
 GROUP BY s.store_id
 
 -- name: mark_idle
--- A chunk of them becomes due. The rows are locked first, sorted, and only those that are still idle are changed.
+-- A chunk of them becomes due. The rows are locked first, sorted, and only those that are still idle are changed. One that
+-- will be confirmed is not read before: an unclear call may yet take effect. Listings that are due to be read already are
+-- among them when they are to be read: what an unfinished look has left is corrected too by whoever asks for that, never
+-- the other way round. One that waits after a failed reading goes on waiting. `was_observed`: a reading that is under way
+-- may yet be recorded as a mere look (see mark_above).
 WITH chunk AS MATERIALIZED (
-    SELECT s.tenant_id, s.listing_id
+    SELECT s.tenant_id, s.listing_id, s.due_for = 'observe' AND s.state <> 'idle' AS was_observed
     FROM listing_state s
     JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
     JOIN variant v ON v.tenant_id = l.tenant_id AND v.id = l.variant_id
     WHERE s.tenant_id = :tenant_id AND s.listing_id > :after AND s.store_id = ANY(:store_ids::bigint[])
       AND l.retired_at IS NULL AND (:skus::text[] IS NULL OR v.sku = ANY(:skus))
-      AND s.state = 'idle' AND s.version_due > 0 AND s.version_delivered = s.version_due
+      AND (s.state = 'idle' AND s.version_due > 0 AND s.version_delivered = s.version_due
+           AND (:due_for = 'push' OR s.doubtful_until IS NULL)
+        OR s.state IN ('due', 'waiting') AND s.due_for IN ('reconcile', 'observe') AND :due_for IN ('reconcile', 'observe'))
     ORDER BY s.listing_id LIMIT :limit
     FOR NO KEY UPDATE OF s
 )
-UPDATE listing_state s SET state = 'due', lane = :lane, due_for = :due_for, due_since = now()
+UPDATE listing_state s SET
+    state     = CASE WHEN s.state = 'idle' THEN 'due' ELSE s.state END,
+    lane      = CASE WHEN s.state = 'idle' THEN :lane ELSE s.lane END,
+    due_for   = CASE WHEN s.state <> 'idle' AND s.due_for = 'reconcile' THEN 'reconcile' ELSE :due_for END,
+    due_since = CASE WHEN s.state = 'idle' THEN now() ELSE coalesce(s.due_since, now()) END
 FROM chunk c
 WHERE s.tenant_id = c.tenant_id AND s.listing_id = c.listing_id
-RETURNING s.listing_id, s.store_id, s.version_due, now() AS marked_at
+RETURNING s.listing_id, s.store_id, s.version_due, now() AS marked_at, c.was_observed
+
+-- name: mark_above
+-- Listings that were read as a mere look although they were due to be corrected by then: the reading was under way, or
+-- failed and waits to be tried again. What shows too much is read again, and what waits is no mere look any more.
+WITH chunk AS MATERIALIZED (
+    SELECT s.tenant_id, s.listing_id, s.state = 'idle' AS idle
+    FROM unnest(:listing_ids::bigint[], :marked_ats::timestamptz[]) AS m (listing_id, marked_at)
+    JOIN listing_state s ON s.tenant_id = :tenant_id AND s.listing_id = m.listing_id
+    WHERE s.state = 'idle' AND s.version_delivered = s.version_due AND s.doubtful_until IS NULL
+          AND s.quantity_observed > s.quantity_due AND s.observed_at >= m.marked_at
+          AND (s.delivered_at IS NULL OR s.observed_at > s.delivered_at)
+       OR s.state IN ('due', 'waiting') AND s.due_for = 'observe'
+    ORDER BY s.listing_id
+    FOR NO KEY UPDATE OF s
+)
+UPDATE listing_state s SET
+    state     = CASE WHEN c.idle THEN 'due' ELSE s.state END,
+    lane      = CASE WHEN c.idle THEN :lane ELSE s.lane END,
+    due_for   = 'reconcile',
+    due_since = coalesce(s.due_since, now())
+FROM chunk c
+WHERE s.tenant_id = c.tenant_id AND s.listing_id = c.listing_id
+RETURNING s.listing_id, s.store_id, c.idle
 
 -- name: count_others
 -- Listings of these stores that are not read back: busy with something else, or without a figure to compare with.
-SELECT count(*) FILTER (WHERE s.state IN ('due', 'waiting')) AS busy, count(*) FILTER (WHERE s.state = 'parked') AS parked,
+SELECT count(*) FILTER (WHERE s.state IN ('due', 'waiting') AND s.due_for NOT IN ('reconcile', 'observe')
+                           OR s.state = 'idle' AND s.doubtful_until IS NOT NULL) AS busy,
+       count(*) FILTER (WHERE s.state = 'parked') AS parked,
        count(*) FILTER (WHERE s.state IS NULL OR s.state = 'idle' AND (s.version_due = 0 OR s.version_delivered < s.version_due)) AS without
 FROM listing l
 LEFT JOIN listing_state s ON s.tenant_id = l.tenant_id AND s.listing_id = l.id

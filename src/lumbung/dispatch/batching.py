@@ -19,6 +19,10 @@ CLASS_WEIGHTS: Mapping[int, int] = {0: 4, RETRY: 1}
 LANES = tuple(lane + raised for raised in CLASS_WEIGHTS for lane in WEIGHTS)
 SENT_IN = (1, 4, 2, 5, 3, 6)
 """The order within a window: what is gone comes before what is there, tried before or not."""
+OUTAGE_CALLS = 3
+"""So many failed calls in a row without a listing in common: it is not a listing."""
+BISECTED_MAX = 10_000
+"""Listings whose halves are remembered, for one store; those that failed longest ago are forgotten first."""
 
 T = TypeVar("T")
 
@@ -95,24 +99,45 @@ class Bisection:
     Each time that a call of n listings fails as a whole, every one of them may from then on share a call with at most
     half as many: 50, 25, 12, 6, 3, 1. Halves without the one to blame succeed and are forgotten; it ends up alone, and
     an answer for it alone is its own. Nothing is written down: a process that takes over begins again.
+
+    When calls without a listing in common fail one after the other, no listing is to blame but the marketplace. Halves
+    are made all the same, because every call may have a bad listing, and forgotten with the first answer.
     """
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
+        self._failed: set[int] = set()  # since the last answer
+        self._apart = 0  # calls among those without a listing in common
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def failed(self, listing_ids: Sequence[int]) -> None:
         """A call with these failed as a whole."""
+        if self._apart < OUTAGE_CALLS:
+            self._apart += self._failed.isdisjoint(listing_ids)
+            self._failed.update(listing_ids)
+        if len(listing_ids) == 1:
+            self.settled(listing_ids)
+            return
         half = max(1, len(listing_ids) // 2)
         for listing_id in listing_ids:
+            self._sizes.pop(listing_id, None)
             self._sizes[listing_id] = half
+        while len(self._sizes) > BISECTED_MAX:
+            del self._sizes[next(iter(self._sizes))]
 
     def settled(self, listing_ids: Iterable[int]) -> None:
-        """These got an answer of their own."""
+        """These got an answer of their own, if only that alone they fail too."""
         for listing_id in listing_ids:
             self._sizes.pop(listing_id, None)
+
+    def answered(self) -> None:
+        """A call was answered for its listings."""
+        if self._apart >= OUTAGE_CALLS:
+            self._sizes.clear()
+        self._failed.clear()
+        self._apart = 0
 
     def size(self, listing_id: int, batch_max: int) -> int:
         """How many listings a call with this one may have."""

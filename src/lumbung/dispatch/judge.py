@@ -19,6 +19,9 @@ from lumbung.channels.base import (
     Reading,
     Rejected,
     Scope,
+    Throttled,
+    Unauthorized,
+    Unavailable,
 )
 from lumbung.db.delivery import Due
 from lumbung.dispatch.batching import Bisection
@@ -159,10 +162,12 @@ class Judge:
         ids = [listing.listing_id for listing in batch.listings]
         seen = [exchanged.rows[listing_id].seen for listing_id in ids]
         whole = exchanged.as_a_whole and len(ids) > 1
-        if whole:
+        if exchanged.as_a_whole:
             self._bisection.failed(ids)
         else:
             self._bisection.settled(ids)
+            if any(_is_answer(what) for what in seen):
+                self._bisection.answered()
         decided = [
             (listing, self._one(batch.task, listing, what, batch.read_at, moment, whole=whole))
             for listing, what in zip(batch.listings, seen, strict=True)
@@ -218,7 +223,8 @@ class Judge:
             dice=self._dice(),
             doubt_seconds=left if doubt_until > _sent_at(task, listing, read_at, moment) else 0.0,
             quiesce_seconds=self._quiesce_seconds,
-            delivered=listing.delivered,
+            in_doubt=listing.doubt_left_seconds is not None,
+            shown=listing.expected,
             floored=listing.floor is not None and listing.quantity < listing.floor,
             asked_after_seconds=listing.submitted.age_seconds if task is Task.ASK and listing.submitted else None,
             sent=_told(task, listing),
@@ -291,6 +297,13 @@ class Judge:
 
 def _of_listing(seen: Rejected | Misconfigured) -> bool:
     return isinstance(seen, Rejected) or seen.scope is Scope.LISTING
+
+
+def _is_answer(seen: Outcome | Observed) -> bool:
+    """Whether the marketplace has looked at the listing."""
+    if isinstance(seen, Misconfigured):
+        return seen.scope is Scope.LISTING
+    return not isinstance(seen, Throttled | Unavailable | InDoubt | Unauthorized)
 
 
 def _is_success(result: Result) -> bool:

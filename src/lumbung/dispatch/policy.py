@@ -55,10 +55,12 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class AwaitFloor:
-    """It shows the least that the marketplace takes; the rest is tried then. `sent`: it was told that just now."""
+    """It shows the least that the marketplace takes; the rest is tried then. `sent`: it was told that just now, and for
+    `doubt_seconds` an older call may still take effect (None: none can)."""
 
     after_seconds: float
     sent: bool
+    doubt_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ class Delays:
     backoff_first_seconds: float
     backoff_max_seconds: float
     throttle_default_seconds: float
+    throttle_seconds_min: float
     throttle_seconds_max: float
     defer_default_seconds: float
     defer_seconds_max: float
@@ -196,15 +199,17 @@ class Situation:
 
     `attempts`: failures in a row before this answer. `dice`: in [0, 1). `doubt_seconds`: for this long an earlier
     call, of ours or of a lost holder, may still take effect. `quiesce_seconds`: for this long this call may, if it is
-    unclear. `delivered`: what the marketplace last took. `floored`: what was sent was the least that it takes.
-    `asked_after_seconds`: this answers a question about what was submitted so long ago. `sent`: what the call said.
+    unclear. `in_doubt`: an unclear call was not confirmed since, though it may be over. `shown`: what the marketplace
+    is believed to show. `floored`: what was sent was the least that it takes. `asked_after_seconds`: this answers a
+    question about what was submitted so long ago. `sent`: what the call said.
     """
 
     attempts: int
     dice: float
     doubt_seconds: float = 0.0
     quiesce_seconds: float = 0.0
-    delivered: int | None = None
+    in_doubt: bool = False
+    shown: int | None = None
     floored: bool = False
     asked_after_seconds: float | None = None
     sent: int | None = None
@@ -219,6 +224,7 @@ def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
             return _submitted(handle, seconds, situation, delays)
         case Throttled(retry_after_seconds=seconds, scope=scope, message=message):
             wait = _within(delays.throttle_default_seconds if seconds is None else seconds, delays.throttle_seconds_max)
+            wait = max(wait, delays.throttle_seconds_min)
             if scope is Scope.LISTING:
                 return Decision(Defer(wait), Fine(), message)
             return Decision(Stay(), SlowDown(wait, application=scope is Scope.APPLICATION), message)
@@ -244,9 +250,11 @@ def decide(outcome: Outcome, situation: Situation, delays: Delays) -> Decision:
 
 
 def _accepted(situation: Situation, delays: Delays) -> ListingDecision:
+    doubt = situation.doubt_seconds if situation.doubt_seconds > 0 else None
     if situation.floored:
-        return AwaitFloor(delays.floor_retry_seconds, sent=True)
-    return Deliver(situation.doubt_seconds if situation.doubt_seconds > 0 else None)
+        wait = delays.floor_retry_seconds if doubt is None else min(doubt, delays.floor_retry_seconds)
+        return AwaitFloor(wait, sent=True, doubt_seconds=doubt)
+    return Deliver(doubt)
 
 
 def _submitted(handle: str, seconds: float, situation: Situation, delays: Delays) -> Decision:
@@ -266,10 +274,12 @@ def _in_doubt(situation: Situation, delays: Delays) -> ListingDecision:
 
 def _floor(minimum: int, situation: Situation, delays: Delays) -> ListingDecision:
     """The minimum goes out at once: the old, larger number oversells. A marketplace that does not take its own minimum
-    either, or names one that is no more than what was sent, is given time."""
+    either, or names one that is no more than what was sent, is given time. So it does again as long as an unclear call
+    may have put up more."""
     if situation.floored or (situation.sent is not None and minimum <= situation.sent):
         return Retry(_backoff(situation, delays), floor=minimum)
-    if situation.delivered is not None and situation.delivered <= minimum and situation.doubt_seconds <= 0:
+    doubtful = situation.in_doubt or situation.doubt_seconds > 0
+    if situation.shown is not None and situation.shown <= minimum and not doubtful:
         return AwaitFloor(delays.floor_retry_seconds, sent=False)
     return Again(floor=minimum)
 

@@ -52,7 +52,9 @@ class PostgresStorage:
 
     async def register(self, name: str, lifetime_seconds: float) -> int:
         async with self._lease_pool.connection() as connection:
-            return await lease.register(connection, name=name, lifetime_seconds=lifetime_seconds)
+            return await lease.register(
+                connection, name=name, lifetime_seconds=lifetime_seconds, channels=self._channels
+            )
 
     async def renew(self, worker_id: int) -> Renewal | None:
         async with self._lease_pool.connection() as connection:
@@ -88,9 +90,15 @@ class PostgresStorage:
         async with self._pool.connection() as connection:
             await lease.note_trouble(connection, store_id=held.store_id, epoch=held.epoch, trouble=trouble)
 
-    async def pause(self, held: Lease, reason: str) -> None:
+    async def pause(self, held: Lease, reason: str) -> bool:
         async with self._pool.connection() as connection:
-            await _pause(connection, held.tenant_id, held.store_id, reason)
+            return await stores.pause_held(
+                connection,
+                tenant_id=held.tenant_id,
+                store_id=held.store_id,
+                epoch=held.epoch,
+                reason=_text(reason, RESPONSE_BYTES_MAX),
+            )
 
     # --- listings ---
 
@@ -348,9 +356,11 @@ def _kind(decision: ListingDecision) -> str:
 def _doubt(result: Result) -> tuple[str, float]:
     """What becomes of the listing's doubt: cleared, kept, about this call's quantity, or about nobody knows what."""
     match result.decision:
-        case Deliver(confirm_after_seconds=None):
+        case Deliver(confirm_after_seconds=None) | AwaitFloor(sent=True, doubt_seconds=None):
             return "clear", 0.0
-        case Deliver(confirm_after_seconds=float(seconds)) if result.doubt_unknown:
+        case Deliver(confirm_after_seconds=float(seconds)) | AwaitFloor(sent=True, doubt_seconds=float(seconds)) if (
+            result.doubt_unknown
+        ):
             return "unknown", seconds
         case Again(doubt_seconds=float(seconds)) | Retry(doubt_seconds=float(seconds)):
             return "unknown" if result.doubt_unknown else "this", seconds

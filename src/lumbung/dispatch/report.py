@@ -34,8 +34,8 @@ class Result:
     """What became of one listing of a call.
 
     `version`, `quantity`: what it was about. `due_for`: what it was due for. `handle`: what it was asked about with.
-    `doubt_unknown`: the calls that are in doubt did not all say the same, or nobody knows what they said. `calls`: 0 when
-    this only says later what an earlier result left open. `attempt`: which one of those since the last success.
+    `doubt_unknown`: the calls that are in doubt did not all say the same, or nobody knows what they said. `calls`: 0
+    when this only says later what an earlier result left open. `attempt`: which one of those since the last success.
     """
 
     listing_id: int

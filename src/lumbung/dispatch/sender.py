@@ -29,6 +29,7 @@ from lumbung.channels.base import (
 )
 from lumbung.clock import Clock
 from lumbung.db.delivery import Due
+from lumbung.dispatch.backoff import backoff_seconds
 from lumbung.dispatch.batching import Bisection
 from lumbung.dispatch.breaker import Breaker
 from lumbung.dispatch.budgets import Budgets
@@ -51,7 +52,7 @@ from lumbung.dispatch.policy import (
     Unclear,
 )
 from lumbung.dispatch.recorder import Recorder
-from lumbung.dispatch.report import Lease, Report
+from lumbung.dispatch.report import Lease, Report, Result
 from lumbung.dispatch.storage import Storage
 from lumbung.dispatch.tokens import Refusal, TokenKeeper
 from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
@@ -131,6 +132,7 @@ class StoreSender:
             bisection=bisection,
             dice=engine.dice,
         )
+        self._held: set[int] = set()  # busy until a later verdict tells what their rejection means
         self._calls: dict[asyncio.Task[Any], None] = {}  # a dict: tasks in the order in which they began
         self._in_flight = 0
         self._in_trouble = lease.in_trouble
@@ -164,16 +166,33 @@ class StoreSender:
         self._woken.set()
 
     async def run(self) -> None:
-        """Send until stopped. Errors of the database are left to the next wake-up or poll."""
+        """Send until stopped. Errors of the database are left to the next wake-up or poll; after a bug it tries again
+        ever more rarely: a sender that ended would be begun anew at once."""
+        bugs = 0
         while not self._stopping:
             self._woken.clear()
             try:
                 wait_seconds = await self._step()
+                bugs = 0
             except LumbungError as error:
                 self._log.debug("due listings cannot be read", error=str(error))  # the worker tells once
                 wait_seconds = self._engine.settings.poll_seconds
+            except Exception:  # noqa: BLE001
+                self._log.exception("a sender failed")
+                bugs += 1
+                await self._until(self._after_bugs(bugs))
+                continue
             if wait_seconds is None or wait_seconds > 0:
                 await self._pause(wait_seconds)
+
+    def _after_bugs(self, bugs: int) -> float:
+        settings = self._engine.settings
+        return backoff_seconds(
+            bugs,
+            dice=1.0,
+            first_seconds=settings.breaker_probe_seconds,
+            max_seconds=settings.breaker_probe_seconds_max,
+        )
 
     async def stop(self) -> None:
         """Start nothing more; wait until what is in flight has ended and is recorded."""
@@ -229,7 +248,7 @@ class StoreSender:
         lasts = engine.lease_clock.may_start(
             engine.clock.monotonic(), self._limits.call_timeout_seconds, self.lease.lifetime_seconds
         )
-        self.waits_for_lease = not lasts or engine.recorder.is_behind
+        self.waits_for_lease = not lasts or engine.recorder.is_behind(self.lease.store_id)
         return not self.waits_for_lease
 
     async def _start_next(self) -> bool:
@@ -288,10 +307,16 @@ class StoreSender:
         held: set[int] = set()
         try:
             exchanged, used = await self._exchange(batch, refusal)
-            verdict = self._judged(batch, exchanged, started)
-            # Now: a later verdict may release them before this one is recorded, and frees them when it is itself.
-            held = {listing_id for listing_id in ids if self._judge.holds(listing_id)}
-            pause = await self._heed(verdict, used)
+            try:
+                verdict = self._judged(batch, exchanged, started)
+                # Now: a later verdict may release them before this one is recorded, and frees them when it is itself.
+                held = {listing_id for listing_id in ids if self._judge.holds(listing_id)}
+                self._held |= held
+                pause = await self._heed(verdict, used)
+            except Exception:  # noqa: BLE001
+                # A bug of ours. The call was made all the same: it is written down, and its listings wait.
+                self._log.exception("a sender failed")
+                verdict, held, pause = self._undecided(batch), set(), None
             calls = (*exchanged.calls, *(self._tokens.take_calls() if self._tokens else ()))
             await self._record(verdict, calls, pause)
         finally:
@@ -322,6 +347,7 @@ class StoreSender:
         self._engine.recorder.put(report)
         ours = await recorded
         self._window.busy.difference_update(verdict.released)
+        self._held.difference_update(verdict.released)
         self._woken.set()
         if not ours:
             self._log.info("results were dropped: another process sends for this store")
@@ -367,6 +393,25 @@ class StoreSender:
             # An answer without a row for each listing, or one that makes no sense: likewise a bug.
             self._log.exception("the connector's answer cannot be decided upon")
             return self._judge.judge(batch, Exchanged.all_alike(batch, _BROKEN, exchanged.calls), moment)
+
+    def _undecided(self, batch: Batch) -> Verdict:
+        """When not even the judge can be asked: each waits, ever longer, and what was sent is in doubt. What was held
+        for a later verdict is free again, because nobody knows whether there will be one."""
+        results = tuple(
+            _undecided(
+                batch.task,
+                listing,
+                after_seconds=backoff_seconds(
+                    listing.attempts + 1,
+                    dice=1.0,  # in full: a short one would repeat the bug at once
+                    first_seconds=self._engine.settings.backoff_first_seconds,
+                    max_seconds=self._engine.settings.backoff_max_seconds,
+                ),
+                quiesce_seconds=self._limits.quiesce_seconds,
+            )
+            for listing in batch.listings
+        )
+        return Verdict(results, released=tuple(self._held))
 
     # --- what it means for the store ---
 
@@ -451,6 +496,31 @@ class StoreSender:
 
 
 _BROKEN = InDoubt("The connector failed: see the log")
+UNDECIDED_MESSAGE = "What the marketplace answered could not be decided upon: see the log"
+
+
+def _undecided(task: Task, listing: Due, *, after_seconds: float, quiesce_seconds: float) -> Result:
+    """Made without the judge and the policy: one of them has failed."""
+    version, quantity, handle = listing.version, listing.quantity, None
+    if task is Task.PUSH:
+        decision, outcome, quantity = Retry(after_seconds, quiesce_seconds), "InDoubt", sent_quantity(listing)
+    else:  # a question changes nothing: it is asked again
+        decision, outcome = Retry(after_seconds), "Unavailable"
+    if task is Task.ASK and listing.submitted is not None:
+        version, quantity, handle = listing.submitted.version, listing.submitted.quantity, listing.submitted.handle
+    return Result(
+        listing.listing_id,
+        version,
+        quantity,
+        outcome,
+        decision,
+        UNDECIDED_MESSAGE,
+        answer="",
+        due_for=listing.due_for,
+        handle=handle,
+        doubt_unknown=task is Task.PUSH,
+        attempt=listing.attempts + 1,
+    )
 
 
 def _push_of(task: Task, listing: Due) -> Push:
@@ -465,6 +535,7 @@ def delays_of(settings: Settings) -> Delays:
         backoff_first_seconds=settings.backoff_first_seconds,
         backoff_max_seconds=settings.backoff_max_seconds,
         throttle_default_seconds=settings.throttle_default_seconds,
+        throttle_seconds_min=settings.throttle_seconds_min,
         throttle_seconds_max=settings.throttle_seconds_max,
         defer_default_seconds=settings.defer_default_seconds,
         defer_seconds_max=settings.defer_seconds_max,

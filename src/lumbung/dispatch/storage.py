@@ -61,7 +61,9 @@ class Storage(Protocol):
 
     async def note_trouble(self, lease: Lease, trouble: str | None) -> None: ...
 
-    async def pause(self, lease: Lease, reason: str) -> None: ...
+    async def pause(self, lease: Lease, reason: str) -> bool:
+        """False when the lease has another epoch by now: whoever changed it knows better."""
+        ...
 
     # --- listings ---
 

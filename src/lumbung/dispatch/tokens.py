@@ -23,7 +23,7 @@ from lumbung.clock import Clock
 from lumbung.db.lease import StoredTokens
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Storage
-from lumbung.errors import LumbungError
+from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
 from lumbung.model import purpose_of_tokens
 from lumbung.settings import Settings
@@ -147,7 +147,7 @@ class TokenKeeper:
             if stored is None or stored[1] == digest(used):
                 return False
             self._take(unseal(self._keyring, self._lease.store_id, stored[0]))
-        except LumbungError as error:
+        except (LumbungError, KeyError, TypeError, ValueError) as error:
             log.warning("a stored token pair cannot be taken", store=self._lease.store_id, error=str(error))
             return False
         return True
@@ -174,11 +174,24 @@ class TokenKeeper:
             await asyncio.sleep(self._settings.poll_seconds)
 
     async def _told_late(self, new: Tokens) -> None:
-        """The stored pair is another one: ours, when only the answer to the write was lost."""
+        """The stored pair is another one: ours, when only the answer to the write was lost. One that cannot be opened
+        is left to whoever has its key, and ours is used for as long as this process lives."""
+        store_id = self._lease.store_id
         stored = await self._storage.read_tokens(self._lease)
-        if stored is not None and stored[1] != digest(new):
-            log.warning("another process has stored a token pair meanwhile: taking it", store=self._lease.store_id)
-            self._take(unseal(self._keyring, self._lease.store_id, stored[0]))
+        if stored is None or stored[1] == digest(new):
+            return
+        try:
+            theirs = unseal(self._keyring, store_id, stored[0])
+        except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+            log.error(
+                "a new token pair cannot be written: another one is stored, and cannot be opened;"
+                " give the store a new pair before this process ends",
+                store=store_id,
+                error=str(error),
+            )
+            return
+        log.warning("another process has stored a token pair meanwhile: taking it", store=store_id)
+        self._take(theirs)
 
 
 async def _ended(work: asyncio.Future[Refusal | None]) -> None:

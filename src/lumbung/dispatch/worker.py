@@ -6,7 +6,7 @@
 
 Each process aims at its share, stores with work / live workers, and gives back what is above it, a part at each
 renewal. It stops starting calls when its lease could end during one. On a stop it finishes what is in flight, records
-it and gives the leases back.
+it and gives the leases back. After a crash it ends at once: what is in flight cannot be recorded, its leases expire.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Worker:
         self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set; then end in good order."""
+        """Deliver until `stop` is set; then end in good order. A crash ends it too, and is raised."""
         tasks = [
             asyncio.create_task(coroutine)
             for coroutine in (
@@ -113,16 +113,19 @@ class Worker:
             )
         ]
         stopped = asyncio.create_task(stop.wait())
+        time, ends_at = asyncio.get_running_loop().time, math.inf
         try:
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             self._stopping = True
-            if not any(task.done() for task in tasks):  # after a crash nothing would be recorded: do not wait for it
-                await self._stop_senders()
+            ends_at = time() + self._settings.stop_seconds
+            if not any(task.done() for task in tasks):
+                await self._end_in_good_order(tasks)
         finally:
+            self._stopping = True
             for task in (stopped, *tasks):
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._leave()
+            await self._leave(min(max(0.0, ends_at - time()), self._settings.stop_seconds))
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -174,12 +177,21 @@ class Worker:
             await self._storage.give_back(self._worker_id, sorted(stuck))
         self._orphans = without - stuck
 
-    async def _leave(self) -> None:
+    async def _leave(self, seconds: float) -> None:
+        """Nothing is recorded any more, so no call is waited for: only what must end whatever becomes of who began it,
+        and for so many seconds at most, because the database may be away for days."""
+        for sender, _ in self._senders.values():
+            sender.abandon()
+        for handing_over in self._leaving.values():
+            handing_over.cancel()
+        if self._kept:
+            _, unfinished = await asyncio.wait(set(self._kept), timeout=seconds)
+            if unfinished:
+                log.error("new token pairs could not be written in time and may be lost", stores=len(unfinished))
         if not self._worker_id:
             return
         clean = [store_id for store_id, (sender, _) in self._senders.items() if not sender.busy]
         try:
-            await asyncio.gather(*self._kept, *self._leaving.values(), return_exceptions=True)
             await self._storage.give_back(self._worker_id, clean)
             if len(clean) == len(self._senders):
                 await self._storage.stop(self._worker_id)
@@ -344,8 +356,10 @@ class Worker:
         await self._storage.note_quiesce(held, sender.quiesce_seconds)
 
     async def _pause_store(self, held: Lease, reason: str) -> None:
-        log.error("the store is paused", store=held.store_id, reason=reason)
-        await self._storage.pause(held, reason)
+        if await self._storage.pause(held, reason):
+            log.error("the store is paused", store=held.store_id, reason=reason)
+        else:
+            log.info("the store is not paused: its lease was lost, or it was changed", store=held.store_id)
         await self._storage.give_back(self._worker_id, [held.store_id])
 
     async def _reap(self) -> None:
@@ -411,10 +425,21 @@ class Worker:
             sender.abandon()
             task.cancel()
 
-    async def _stop_senders(self) -> None:
-        senders = [sender for sender, _ in self._senders.values()]
+    async def _end_in_good_order(self, needed: Iterable[asyncio.Task[None]]) -> None:
+        """Until what is in flight has ended and is recorded, for so long as a stop may take, unless one of those that
+        are `needed` for it crashes."""
+        stopping = asyncio.create_task(self._stop_senders())
         try:
-            async with asyncio.timeout(self._settings.stop_seconds):
-                await asyncio.gather(*(sender.stop() for sender in senders))
-        except TimeoutError:
-            log.warning("calls were still in flight at the end of the stop", stores=len(senders))
+            await asyncio.wait(
+                [stopping, *needed], timeout=self._settings.stop_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not stopping.done():
+                log.warning("calls were still in flight at the end of the stop", stores=len(self._senders))
+        finally:
+            stopping.cancel()
+
+    async def _stop_senders(self) -> None:
+        await asyncio.gather(*(sender.stop() for sender, _ in self._senders.values()))
+        # Not gathered: to end this wait must not end them.
+        if others := {*self._leaving.values(), *self._kept}:
+            await asyncio.wait(others)

@@ -40,12 +40,18 @@ class Imported:
 
 
 async def import_listings(
-    connection: Connection, tenant_id: int, rows: Sequence[Mapped], *, remap_doubt_seconds: float
+    connection: Connection,
+    tenant_id: int,
+    rows: Sequence[Mapped],
+    *,
+    remap_doubt_seconds: float,
+    submitted_seconds: float,
 ) -> Imported:
     """Map remote variants to SKUs that exist, no place twice. A place that another SKU has is remapped.
 
     A remap retires the listing and makes a new one, so that an answer in flight can never mark the wrong one. Its call
-    may still take effect for `remap_doubt_seconds`: the new listing's first delivery is confirmed after that.
+    may still take effect, for `remap_doubt_seconds` or as long as the store says, and what was submitted for
+    `submitted_seconds` more: the new listing's first delivery is confirmed after that.
     """
     places = [(row.store_id, row.remote_variant) for row in rows]
     held = await catalogue.live_listings(connection, tenant_id, places)
@@ -63,10 +69,12 @@ async def import_listings(
         variant.remove(variant.listings[listing.id], "The listing was mapped to another SKU", version=version)
     await catalogue.retire_listings(connection, tenant_id, [listing.id for listing in moved])
     added = await _add(connection, variants, tenant_id, fresh, skus, version)
-    doubtful = await _doubtful(connection, variants, tenant_id, moved)
+    calling = await _calling(
+        connection, variants, tenant_id, moved, seconds=remap_doubt_seconds, submitted_seconds=submitted_seconds
+    )
     await stock.write(connection, variants.values())
-    doubted = [listing.id for listing in added if (listing.store_id, listing.remote_variant) in doubtful]
-    await catalogue.doubt_states(connection, tenant_id, doubted, seconds=remap_doubt_seconds)
+    doubted = {row.id: calling[place] for row in added if (place := (row.store_id, row.remote_variant)) in calling}
+    await catalogue.doubt_states(connection, tenant_id, doubted)
     return Imported(len(fresh) - len(moved), len(rows) - len(fresh), len(moved))
 
 
@@ -104,21 +112,29 @@ async def _locked(connection: Connection, tenant_id: int, ids: Iterable[int]) ->
     return variants
 
 
-async def _doubtful(
-    connection: Connection, variants: Mapping[Pair, VariantStock], tenant_id: int, moved: Iterable[ListingRow]
-) -> set[tuple[int, str]]:
-    """The places among those that are moved where a call may be under way.
+async def _calling(
+    connection: Connection,
+    variants: Mapping[Pair, VariantStock],
+    tenant_id: int,
+    moved: Iterable[ListingRow],
+    *,
+    seconds: float,
+    submitted_seconds: float,
+) -> dict[tuple[int, str], float]:
+    """The places among those that are moved where a call may be under way, and for how many seconds.
 
     Looked at under the locks that `stock.write` takes, all of them and in their order: a call that begins later finds
     the listing cleared.
     """
     moved = list(moved)
     if not moved:
-        return set()
+        return {}
     written = {(v.tenant_id, id_) for v in variants.values() for id_ in (*v.changes.due, *v.changes.cleared)}
     await db.lock_states(connection, written)
-    calling = await catalogue.calling_states(connection, tenant_id, [listing.id for listing in moved])
-    return {(listing.store_id, listing.remote_variant) for listing in moved if listing.id in calling}
+    calling = await catalogue.calling_states(
+        connection, tenant_id, [row.id for row in moved], seconds=seconds, submitted_seconds=submitted_seconds
+    )
+    return {(row.store_id, row.remote_variant): calling[row.id] for row in moved if row.id in calling}
 
 
 async def _add(

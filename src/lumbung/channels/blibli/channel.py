@@ -43,7 +43,8 @@ from lumbung.channels.base import (
 from lumbung.channels.blibli import errors, signing, wire
 from lumbung.channels.blibli.manifest import BASE_URL, BLIBLI_STORE_ID, CHANNEL_ID, MANIFEST
 from lumbung.channels.credentials import CredentialReader
-from lumbung.channels.http import Answer, Exchange, NoAnswer, NotSent, Transport, redact
+from lumbung.channels.http import Answer, Exchange, NoAnswer, NotSent, Transport
+from lumbung.channels.redaction import redact
 from lumbung.clock import Clock
 from lumbung.errors import BadRequest
 

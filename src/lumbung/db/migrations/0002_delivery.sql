@@ -50,6 +50,9 @@ ALTER TABLE store_lease
     ADD COLUMN trouble_since    timestamptz,
     ADD CONSTRAINT store_lease_trouble CHECK ((trouble IS NULL) = (trouble_since IS NULL));
 
+-- What a process can serve: only such count for the share of another that can serve as much as they.
+ALTER TABLE worker ADD COLUMN channels text[] NOT NULL DEFAULT '{}';
+
 -- All items of updates made before ended_until have ended: what the deadline's sweep need not look at again.
 CREATE TABLE item_deadline (
     tenant_id   bigint      PRIMARY KEY REFERENCES tenant,

@@ -1,0 +1,212 @@
+"""A worker that crashes or stops ends, whatever it waits for; what it does to stores counts under its lease only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from lumbung.channels.registry import CHANNELS
+from lumbung.cli.compose import built_worker
+from lumbung.db import stores
+from lumbung.db.lease import LeaseRow
+from lumbung.db.pool import Pool
+from lumbung.dispatch import worker as worker_module
+from lumbung.dispatch.opening import Opener
+from lumbung.dispatch.postgres import PostgresStorage
+from lumbung.dispatch.report import Lease
+from lumbung.dispatch.sender import StoreSender
+from lumbung.errors import ConfigurationError, Unavailable
+from lumbung.keyring import Keyring
+from lumbung.settings import Settings
+from tests.db.delivering import CHANNELS as TIMES
+from tests.db.delivering import blocked, leased
+from tests.flow.hub import DEADLINE_SECONDS, FAST
+from tests.flow.market_channel import MarketChannel
+from tests.flow.shop import Shop, running_shop
+from tests.world import World
+
+HASTY = replace(FAST, lease_renew_seconds=0.02, poll_seconds=0.02, stop_seconds=0.05)
+
+
+class Crash(Exception):
+    """What nobody expects."""
+
+
+async def crash(*_: Any) -> Any:
+    raise Crash
+
+
+async def away(*_: Any) -> Any:
+    raise Unavailable("away")
+
+
+@asynccontextmanager
+async def worker_of(
+    shop: Shop, keyring: Keyring, settings: Settings
+) -> AsyncIterator[tuple[asyncio.Task[None], asyncio.Event]]:
+    """A worker's run and the event that stops it."""
+    stop = asyncio.Event()
+    channels = {**CHANNELS, "shpe": MarketChannel()}
+    url = shop.hub.world.pool.url
+    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring, channels=channels) as worker:
+        task = asyncio.create_task(worker.run(stop))
+        try:
+            yield task, stop
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@pytest.fixture
+def handing_over(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Every store is above the worker's share; set when the first is being handed over."""
+    begun = asyncio.Event()
+    stop = StoreSender.stop
+
+    async def noted(self: StoreSender) -> None:
+        begun.set()
+        await stop(self)
+
+    monkeypatch.setattr(StoreSender, "stop", noted)
+    monkeypatch.setattr(worker_module, "excess", lambda **_: 1)
+    return begun
+
+
+async def test_a_worker_that_crashes_during_a_hand_over_ends_and_its_lease_expires_with_doubt(
+    database_url: str, keyring: Keyring, handing_over: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop:
+        async with worker_of(shop, keyring, HASTY) as (task, _), shop.account.gate("/push"):
+            await shop.update("a", 5)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await handing_over.wait()
+                monkeypatch.setattr(PostgresStorage, "look", crash)
+                with pytest.raises(Crash):
+                    await asyncio.shield(task)
+        held = "SELECT w.stopping FROM store_lease l JOIN worker w ON w.id = l.worker_id"
+        assert await shop.hub.world.rows(held) == [{"stopping": False}]
+
+
+async def test_a_worker_that_crashes_while_it_stops_ends_before_the_stop_is_over(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(HASTY, stop_seconds=1e6)
+    async with (
+        running_shop(database_url, keyring, settings, skus=("a",), worker=False) as shop,
+        worker_of(shop, keyring, settings) as (task, stop),
+        shop.account.gate("/push") as gate,
+    ):
+        await shop.update("a", 5)
+        await gate.entered()
+        stop.set()
+        monkeypatch.setattr(PostgresStorage, "look", crash)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            with pytest.raises(Crash):
+                await asyncio.shield(task)
+
+
+async def test_a_stop_during_a_hand_over_whose_results_cannot_be_recorded_ends_in_its_time(
+    database_url: str, keyring: Keyring, handing_over: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgresStorage, "record", away)
+    async with (
+        running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop,
+        worker_of(shop, keyring, HASTY) as (task, stop),
+    ):
+        await shop.update("a", 5)
+        await shop.account.wait_for_calls(1)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await handing_over.wait()
+            stop.set()
+            await asyncio.shield(task)
+
+
+async def test_a_worker_that_crashes_waits_for_a_token_being_traded_but_not_for_ever(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgresStorage, "swap_tokens", away)
+    async with (
+        running_shop(database_url, keyring, HASTY, skus=("a",), tokens=True, worker=False) as shop,
+        worker_of(shop, keyring, HASTY) as (task, _),
+    ):
+        shop.account.expire_access()
+        await shop.update("a", 5)
+        await shop.account.wait_for_calls(1, "/token")
+        monkeypatch.setattr(PostgresStorage, "look", crash)
+        with capture_logs() as logs:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                with pytest.raises(Crash):
+                    await asyncio.shield(task)
+        assert [entry["stores"] for entry in logs if "token pairs could not" in entry["event"]] == [1]
+
+
+# --- pausing ---
+
+
+def lease_of(row: LeaseRow) -> Lease:
+    return Lease(row.store_id, row.tenant_id, row.epoch, row.channel, row.store_name)
+
+
+async def held_store(world: World) -> tuple[PostgresStorage, Lease]:
+    await world.tenant()
+    await world.store()
+    return PostgresStorage(world.pool, world.pool, FAST, TIMES), lease_of(await leased(world))
+
+
+async def mode(world: World) -> tuple[str, str | None]:
+    [row] = await world.rows("SELECT mode, pause_reason FROM store")
+    return row["mode"], row["pause_reason"]
+
+
+async def test_who_holds_a_store_can_pause_it_and_who_has_lost_it_cannot(world: World) -> None:
+    storage, held = await held_store(world)
+    assert not await storage.pause(replace(held, epoch=held.epoch - 1), "The token is dead")
+    assert await mode(world) == ("live", None)
+    assert await storage.pause(held, "The token is dead")
+    assert await mode(world) == ("paused", "The token is dead")
+    assert await world.value("SELECT mode_before_pause FROM store") == "live"
+
+
+async def test_a_store_that_an_operator_is_mending_at_this_moment_is_not_paused_for_what_was_wrong(
+    world: World,
+) -> None:
+    storage, held = await held_store(world)
+    async with world.pool.transaction() as operator:
+        await stores.set_credentials(operator, tenant_id=held.tenant_id, store_id=held.store_id, credentials=b"new")
+        pausing = asyncio.create_task(storage.pause(held, "The credentials are wrong"))
+        await blocked(world)
+        await stores.revoke_lease(operator, store_id=held.store_id, quiesce_seconds=60.0)
+    assert not await pausing
+    assert await mode(world) == ("live", None)
+
+
+async def test_a_store_that_was_mended_while_it_was_being_opened_is_opened_again_and_not_paused(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has read the old credentials; before it finds out that they are wrong it has lost the lease."""
+    pause, open_store = PostgresStorage.pause, Opener.open
+    tried: list[str] = []
+
+    async def mended_before(self: PostgresStorage, held: Lease, reason: str) -> bool:
+        async with shop.hub.world.pool.transaction() as operator:
+            await stores.revoke_lease(operator, store_id=held.store_id, quiesce_seconds=0.0)
+        return await pause(self, held, reason)
+
+    def wrong_at_first(self: Opener, *arguments: Any) -> StoreSender:
+        if not tried:
+            tried.append("wrong")
+            raise ConfigurationError("The credentials are wrong")
+        return open_store(self, *arguments)
+
+    monkeypatch.setattr(PostgresStorage, "pause", mended_before)
+    monkeypatch.setattr(Opener, "open", wrong_at_first)
+    async with running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop:
+        async with worker_of(shop, keyring, HASTY):
+            await shop.hub.ended(await shop.update("a", 5))
+        assert (shop.account.quantities("a"), await mode(shop.hub.world)) == ([5], ("live", None))
