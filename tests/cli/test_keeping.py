@@ -161,7 +161,18 @@ def test_a_single_role_starts_its_database_again_too(place: Path, processes: Exi
     serve.until(lambda: BACK in serve.said, "the database")
     serve.terminate()
     assert serve.until_ended() == 0
+    assert ("the worker stopped" in serve.said) == (role == "worker")
     assert left_behind(place) == []
+
+
+@pytest.mark.parametrize("variable", ["LUMBUNG_METRICS_PORT", "LUMBUNG_PORT"])
+def test_a_port_that_cannot_be_one_is_refused_by_its_variable_before_anything_is_started(
+    place: Path, variable: str
+) -> None:
+    serve = Lumbung("serve", "--roles", "worker", "--data-dir", str(place / "data"), place=place, **{variable: "99999"})
+    assert serve.until_ended() == 78
+    assert serve.said == f"lumbung: {variable} must be a port, 0 to 65535, not '99999'\n"
+    assert not (place / "data").exists()
 
 
 class OverError(Exception):

@@ -155,7 +155,7 @@ def test_what_is_not_at_rest_is_skipped(stocked: Operator, worker: Worker) -> No
     assert result.exit == 1
     assert result.err == (
         "Skipped: 0 due or waiting, 1 parked, 0 without a figure\n"
-        "`lumbung failures list` shows why listings are parked, `lumbung failures retry` tries them again\n"
+        "`lumbung failures list` shows why they are parked, `lumbung failures retry --all` tries them again\n"
     )
 
 
@@ -174,10 +174,8 @@ def test_what_is_still_to_be_told_something_is_skipped_and_not_taken_for_read(
     )
 
 
-def test_a_listing_that_never_got_a_figure_has_nothing_to_compare_and_is_no_failure(
-    stocked: Operator, worker: Worker
-) -> None:
-    stocked.execute("UPDATE listing_state SET version_due = 0, version_delivered = 0 WHERE listing_id = 1")
+def test_a_listing_without_a_figure_has_nothing_to_compare_and_is_no_failure(stocked: Operator, worker: Worker) -> None:
+    stocked.execute("UPDATE listing_state SET version_delivered = 0, version_settled = 0 WHERE listing_id = 1")
     worker.turns = [(READ.format(B, 2),)]
 
     result = stocked("reconcile")

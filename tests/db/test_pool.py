@@ -121,6 +121,8 @@ async def test_the_silence_that_a_transaction_may_keep_ends_with_it(table: Pool)
             assert (await connection.fetchval(query), await connection.fetchval("SHOW lock_timeout")) == ("7s", "10ms")
         async with pool.connection() as connection:
             assert await connection.fetchval(query) == "0"
+        async with pool.transaction(may_idle=True) as connection:
+            assert await connection.fetchval(query) == "0"
     settings = Settings(database_idle_transaction_timeout_seconds=0)
     async with Pool(table.url, settings) as pool, pool.transaction() as connection:
         assert await connection.fetchval(query) == "0"

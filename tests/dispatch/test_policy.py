@@ -75,7 +75,7 @@ DECIDED: list[tuple[Outcome, Decision]] = [
     (Throttled(None), Decision(Stay(), SlowDown(60.0), "The marketplace asks to slow down")),
     (Throttled(None, Scope.LISTING, "slowly"), Decision(Defer(60.0), Fine(), "slowly")),
     (Throttled(1e9), Decision(Stay(), SlowDown(600.0), "The marketplace asks to slow down")),
-    (Throttled(-3.0), Decision(Stay(), SlowDown(0.0), "The marketplace asks to slow down")),
+    (Throttled(-3.0), Decision(Stay(), SlowDown(1.0), "The marketplace asks to slow down")),
     (Unavailable("refused"), Decision(Retry(0.5), Trouble(), "refused")),
     (InDoubt("reset"), Decision(Retry(0.5, doubt_seconds=20.0), Unclear(), "reset")),
     (Unauthorized("dead token", refreshable=False), Decision(Stay(), Pause("dead token"), "dead token")),

@@ -65,7 +65,7 @@ async def worker_of(
 
 @pytest.fixture
 def handing_over(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Every store is above the worker's share; set when the first is being handed over."""
+    """Set when the first store is being handed over, which `above_its_share` brings about."""
     begun = asyncio.Event()
     stop = StoreSender.stop
 
@@ -74,16 +74,22 @@ def handing_over(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         await stop(self)
 
     monkeypatch.setattr(StoreSender, "stop", noted)
-    monkeypatch.setattr(worker_module, "excess", lambda **_: 1)
     return begun
+
+
+def above_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on every store is one too many for its worker."""
+    monkeypatch.setattr(worker_module, "excess", lambda **_: 1)
 
 
 async def test_a_worker_that_crashes_during_a_hand_over_ends_and_its_lease_expires_with_doubt(
     database_url: str, keyring: Keyring, handing_over: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop:
-        async with worker_of(shop, keyring, HASTY) as (task, _), shop.account.gate("/push"):
+        async with worker_of(shop, keyring, HASTY) as (task, _), shop.account.gate("/push") as gate:
             await shop.update("a", 5)
+            await gate.entered()
+            above_its_share(monkeypatch)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await handing_over.wait()
                 monkeypatch.setattr(PostgresStorage, "look", crash)
@@ -121,6 +127,7 @@ async def test_a_stop_during_a_hand_over_whose_results_cannot_be_recorded_ends_i
     ):
         await shop.update("a", 5)
         await shop.account.wait_for_calls(1)
+        above_its_share(monkeypatch)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await handing_over.wait()
             stop.set()

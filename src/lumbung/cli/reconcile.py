@@ -177,7 +177,9 @@ def _why_skipped(others: Mapping[str, int]) -> list[str]:
     if others["busy"]:
         notes.append("What is due or waits is told its newest figure first: reconcile again when that is done")
     if others["parked"]:
-        notes.append("`lumbung failures list` shows why listings are parked, `lumbung failures retry` tries them again")
+        notes.append(
+            "`lumbung failures list` shows why they are parked, `lumbung failures retry --all` tries them again"
+        )
     return notes
 
 

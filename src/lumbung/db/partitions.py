@@ -84,7 +84,7 @@ async def drop_old(
     # The turn is a transaction that touches no history: what detaches waits for all who do, and is in none itself.
     removal = _Removal(pool, statement_seconds_max, lock_timeout_ms)
     try:
-        async with pool.transaction(lock_timeout_ms=lock_timeout_ms) as turn:
+        async with pool.transaction(lock_timeout_ms=lock_timeout_ms, may_idle=True) as turn:
             await _queries["take_turn"].run(turn)
             old = await _old(pool, {parent: call_days if parent == CALLS else history_days for parent in PARTITIONED})
             await _hide(pool, [one for partitions in old for one in partitions], lock_timeout_ms)

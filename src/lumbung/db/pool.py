@@ -136,21 +136,24 @@ class Pool:
             raise ConfigurationError(f"LUMBUNG_DATABASE_URL is not a PostgreSQL URL: {_first_line(error)}") from error
 
     @asynccontextmanager
-    async def transaction(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Connection]:
-        """A transaction that commits when the block ends and rolls back when it raises."""
+    async def transaction(
+        self, *, lock_timeout_ms: int | None = None, may_idle: bool = False
+    ) -> AsyncIterator[Connection]:
+        """A transaction that commits when the block ends and rolls back when it raises. `may_idle`: it may be silent for
+        long, because it locks nothing that others wait for."""
         async with self.connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                await self._set_timeouts(connection, lock_timeout_ms)
+                await self._set_timeouts(connection, lock_timeout_ms, may_idle=may_idle)
                 yield connection
             except BaseException:
                 await _roll_back(transaction)
                 raise
             await _commit(transaction)
 
-    async def _set_timeouts(self, connection: Connection, lock_timeout_ms: int | None) -> None:
-        idle_ms = int(self._settings.database_idle_transaction_timeout_seconds * 1000)
+    async def _set_timeouts(self, connection: Connection, lock_timeout_ms: int | None, *, may_idle: bool) -> None:
+        idle_ms = 0 if may_idle else int(self._settings.database_idle_transaction_timeout_seconds * 1000)
         timeouts = {"lock_timeout": lock_timeout_ms, "idle_in_transaction_session_timeout": idle_ms or None}
         named = {name: f"{value}ms" for name, value in timeouts.items() if value is not None}
         if named:

@@ -129,6 +129,7 @@ class Worker:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        log.info("the worker stopped")
 
     # --- the lease of this process ---
 
@@ -154,12 +155,10 @@ class Worker:
         else:
             held, self._live = renewal.held, max(1, renewal.live)
         self._lease_clock.renewed(asked_at)
-        self._drop_senders({store: epoch for store, epoch in known.items() if held.get(store) != epoch})
-        revoked = [
-            store_id
-            for store_id, epoch in known.items()
-            if held.get(store_id, epoch) != epoch and store_id not in self._senders
-        ]
+        self._drop_senders({store: epoch for store, epoch in known.items() if store not in held})
+        changed = {store: epoch for store, epoch in known.items() if held.get(store, epoch) != epoch}
+        self._drop_senders(changed, by_operator=True)
+        revoked = [store_id for store_id in changed if store_id not in self._senders]
         if revoked:
             await self._storage.give_back(self._worker_id, revoked)
             self._look.set()
@@ -268,6 +267,14 @@ class Worker:
             self._senders[store_id][0].wake()
         wanted = [store_id for store_id, found in sorted(work.items()) if store_id not in self._senders]
         for row in await self._claim(wanted):
+            holder = work[row.store_id].worker_id
+            if holder not in {None, self._worker_id} and row.doubt_seconds > 0:  # otherwise it was given back since
+                log.info(
+                    "a store is taken over from a worker that was lost",
+                    store=row.store_id,
+                    lost_worker=holder,
+                    doubt_seconds=row.doubt_seconds,
+                )
             await self._begin(row)
         self._elsewhere |= set(wanted) - self._senders.keys()
         self._count()
@@ -290,7 +297,7 @@ class Worker:
             and work[store_id].epoch != sender.lease.epoch
         }
         if revoked:
-            self._drop_senders(revoked)
+            self._drop_senders(revoked, by_operator=True)
             await self._storage.give_back(self._worker_id, sorted(revoked))
 
     async def _claim(self, wanted: Sequence[int]) -> Sequence[LeaseRow]:
@@ -413,13 +420,19 @@ class Worker:
         finally:
             self._leaving.pop(store_id, None)
 
-    def _drop_senders(self, lost: Mapping[int, int]) -> None:
-        """Leases of these epochs are gone: nothing may be started, what is in flight cannot be recorded."""
+    def _drop_senders(self, lost: Mapping[int, int], *, by_operator: bool = False) -> None:
+        """Leases of these epochs are gone: nothing may be started, what is in flight cannot be recorded.
+
+        `by_operator`: the stores are still ours under another epoch, because they are to be opened anew.
+        """
         for store_id, epoch in lost.items():
             sender, task = self._senders.get(store_id, (None, None))
             if sender is None or task is None or sender.lease.epoch != epoch:
                 continue  # it has ended since, or was claimed anew
-            log.warning("a lease was lost", store=store_id, epoch=epoch)
+            if by_operator:
+                log.info("a store is opened anew: an operator has changed it", store=store_id, epoch=epoch)
+            else:
+                log.warning("a lease was lost", store=store_id, epoch=epoch)
             self._metrics.lease_changes.labels("lost").inc()
             del self._senders[store_id]
             sender.abandon()
