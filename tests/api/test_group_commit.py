@@ -396,7 +396,9 @@ class Losing(Pool):
     transactions = 0
 
     @asynccontextmanager
-    async def transaction(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, lock_timeout_ms: int | None = None, may_idle: bool = False
+    ) -> AsyncIterator[Connection]:
         self.transactions += 1
         lost = CommitUnknown("The connection was lost during the commit", retry_after_seconds=2)
         if not self.commits:

@@ -732,7 +732,7 @@ class Leaving(Pool):
     gone = False
 
     @asynccontextmanager
-    async def transaction(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Any]:
+    async def transaction(self, *, lock_timeout_ms: int | None = None, may_idle: bool = False) -> AsyncIterator[Any]:
         async with super().transaction(lock_timeout_ms=lock_timeout_ms) as connection:
             yield connection
             if self.gone:

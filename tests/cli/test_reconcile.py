@@ -323,29 +323,6 @@ def test_what_is_due_to_be_read_already_is_waited_for_and_told(stocked: Operator
         assert stocked.json("reconcile")["counts"] == {**dict.fromkeys(reconcile.KINDS, 0), "equal": 2}
 
 
-def test_a_look_that_was_under_way_is_not_the_last_word_on_what_oversells(stocked: Operator, worker: Worker) -> None:
-    stocked.execute(LEFT.format("observe"))
-    worker.turns = [(READ.format(A + 3, 1), READ.format(B, 2)), (CORRECT.format(A + 3, 1),)]
-
-    result = stocked("reconcile")
-
-    assert (result.exit, result.err) == (0, "")
-    assert cells(result.out)[-1].startswith("1 equal, 1 above (oversells, corrected)")
-    assert states(stocked)[0] == ("due", 1, "push", True)
-    assert worker.pauses == 2
-
-
-def test_a_look_that_failed_while_it_was_under_way_does_not_come_back_as_a_look(
-    stocked: Operator, worker: Worker
-) -> None:
-    stocked.execute(LEFT.format("observe"))
-    worker.turns = [(WAITS, READ.format(B, 2)), ("ctrl-C",)]
-
-    stocked("reconcile")
-
-    assert states(stocked)[0] == ("waiting", 0, "reconcile", True)
-
-
 def test_a_store_that_cannot_be_read_back_is_named(stocked: Operator, worker: Worker) -> None:
     stocked.work(lambda world: world.store("Old", "elvn"))
     stocked.done("store", "pause", "Main", "--reason", "Token dead")

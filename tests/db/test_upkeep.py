@@ -17,7 +17,6 @@ COVERS = {
     "count_due",
     "count_idle",
     "mark_idle",
-    "mark_above",
     "count_others",
     "still_unread",
     "read_observed",
@@ -93,15 +92,14 @@ async def test_marking_tells_the_version_that_is_to_be_shown(world: World) -> No
 
 async def test_a_look_that_is_due_becomes_a_correction_and_never_the_other_way_round(world: World) -> None:
     await listed(world, IDLE)
-    for due_for, was_observed, after in (
-        (DueFor.OBSERVE, False, "observe"),
-        (DueFor.OBSERVE, True, "observe"),
-        (DueFor.RECONCILE, True, "reconcile"),
-        (DueFor.OBSERVE, False, "reconcile"),
-        (DueFor.RECONCILE, False, "reconcile"),
+    for due_for, after in (
+        (DueFor.OBSERVE, "observe"),
+        (DueFor.OBSERVE, "observe"),
+        (DueFor.RECONCILE, "reconcile"),
+        (DueFor.OBSERVE, "reconcile"),
+        (DueFor.RECONCILE, "reconcile"),
     ):
-        [marked] = await mark(world, due_for)
-        assert marked.was_observed == was_observed
+        assert len(await mark(world, due_for)) == 1
         assert (await world.states())[PADI]["due_for"] == after
     assert await mark(world) == []
 
@@ -113,34 +111,13 @@ async def test_a_look_that_ends_or_is_overtaken_meanwhile_is_marked_as_it_is_by_
         await connection.execute(IDLE + ", due_for = 'push'")
         marking = asyncio.create_task(mark(world, DueFor.RECONCILE))
         await blocked(world)
-    [marked] = await marking
-    assert not marked.was_observed
+    assert len(await marking) == 1
     await mark(world, DueFor.OBSERVE)
     async with world.pool.transaction() as connection:
         await connection.execute(NEWER + ", due_for = 'push'")
         marking = asyncio.create_task(mark(world, DueFor.RECONCILE))
         await blocked(world)
     assert await marking == []
-
-
-async def above(world: World, marked: Marked) -> tuple[set[int], set[int]]:
-    async with world.pool.transaction() as connection:
-        return await upkeep.mark_above(connection, tenant_id=world.tenant_id, marked=[marked])
-
-
-async def test_only_what_was_read_since_and_shows_too_much_is_read_again(world: World) -> None:
-    listing = await listed(world, IDLE)
-    [marked] = await mark(world, DueFor.RECONCILE)
-    read = f"{IDLE}, due_for = 'push', quantity_observed = {{}}, observed_at = now() + interval '{{}}'"
-    for quantity, when in ((20, "1 s"), (19, "1 s"), (21, "-1 s")):
-        await world.execute(read.format(quantity, when))
-        assert await above(world, marked) == (set(), set())
-    await world.execute(read.format(21, "1 s"))
-    assert await above(world, marked) == ({listing}, {marked.store_id})
-    state = (await world.states())[PADI]
-    assert (state["state"], state["due_for"]) == ("due", "reconcile")
-    await world.execute(read.format(21, "1 s") + ", delivered_at = now() + interval '2 s'")
-    assert await above(world, marked) == (set(), set())
 
 
 async def test_what_was_told_something_newer_is_not_corrected_down(world: World) -> None:

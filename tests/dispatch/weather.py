@@ -43,7 +43,9 @@ class Weather(Pool):
             yield connection
 
     @asynccontextmanager
-    async def transaction(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, lock_timeout_ms: int | None = None, may_idle: bool = False
+    ) -> AsyncIterator[Connection]:
         self.begun += 1
         what = self.lost.pop(0) if self.lost else "answered"
         if what == "in progress":

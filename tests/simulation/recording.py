@@ -90,7 +90,7 @@ def _write_state(tables: Tables, row: Row, park_retry_seconds: float, quiesce_se
     if s.doubtful_until is not None:
         s.doubtful_until = min(s.doubtful_until, now + quiesce_seconds_max)
     _write_doubt(s, row, now)
-    due_for = "ask" if row.handle is not None else "push" if s.due_for in {"push", "ask"} else row.due_for
+    due_for = _due_for_after(s, row, state)
     s.due_since = None if state == "idle" else now if row.kind == "delivered" else _or(s.due_since, now)
     s.calls += row.calls
     delivered_at = s.delivered_at
@@ -116,6 +116,21 @@ def _write_state(tables: Tables, row: Row, park_retry_seconds: float, quiesce_se
     s.check()
 
 
+def _due_for_after(s: State, row: Row, state: str) -> str:
+    if row.handle is not None:
+        return "ask"
+    if s.due_for in {"push", "ask"}:
+        return "push"
+    if s.due_for == "reconcile" and (row.due_for == "observe" or (row.kind == "settled" and state == "due")):
+        return "reconcile"
+    return row.due_for
+
+
+def _is_read_again(s: State, row: Row) -> bool:
+    """Correcting was asked for while a mere look was under way."""
+    return s.due_for == "reconcile" and row.observed is not None and row.observed > s.quantity_due
+
+
 def _state_after(s: State, row: Row) -> str:
     if s.state != "due":
         return s.state
@@ -123,7 +138,7 @@ def _state_after(s: State, row: Row) -> str:
         return "due"
     if row.kind in {"delivered", "floored", "floor"} and s.version_due > row.version:
         return "due"
-    if row.kind == "settled" and s.due_for == "push":
+    if row.kind == "settled" and (s.due_for == "push" or _is_read_again(s, row)):
         return "due"
     if row.kind in {"delivered", "settled"}:
         return "idle"

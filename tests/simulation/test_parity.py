@@ -369,13 +369,16 @@ def _decision(dice: Random) -> ListingDecision:
 
 async def _reconcile(both: Twins) -> None:
     """As `lumbung reconcile` makes idle listings due."""
-    due_for = both.dice.choice(("reconcile", "observe"))
+    due_for, upgrade = both.dice.choice(("reconcile", "observe")), both.dice.random() < 0.3
     await both.world.execute(
         "UPDATE listing_state SET state = 'due', lane = 3, due_for = $1 WHERE state = 'idle'", due_for
     )
+    await both.world.execute("UPDATE listing_state SET due_for = 'reconcile' WHERE due_for = 'observe' AND $1", upgrade)
     for state in both.tables.states.values():
         if state.state == "idle":
             state.state, state.lane, state.due_for = "due", 3, due_for
+        if state.due_for == "observe" and upgrade:
+            state.due_for = "reconcile"
 
 
 async def _note(both: Twins) -> None:

@@ -2,8 +2,7 @@
 
 Only the worker that holds a store's lease calls its marketplace. So the command marks listings as due to be read, wakes
 the workers, and watches until all are read. Listings that an earlier command has left due to be read are among them;
-what was only to be looked at is then corrected too. A look that was under way at that moment is recorded as one: as
-long as the command waits, it has what shows too much read once more.
+what was only to be looked at is then corrected too.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ async def _reconcile(
     if no_wait:
         outcome.complete = complete
         return outcome
-    unread = await _wait(hub, which, due_for, outcome.marked)
+    unread = await _wait(hub, which, outcome.marked)
     if unread:
         notes.append(f"{_listings(len(unread))} not read yet: {await _why_unread(hub, which, readable)}")
     await _read(hub, which.tenant_id, outcome)
@@ -191,21 +190,16 @@ def _unreadable(store: StoreRow) -> str | None:
     return chosen.not_live(store)
 
 
-async def _wait(hub: Installation, which: Chosen, due_for: DueFor, marked: Sequence[Marked]) -> set[int]:
+async def _wait(hub: Installation, which: Chosen, marked: Sequence[Marked]) -> set[int]:
     """Until all are read, nothing was read for a while, or the operator ends it; returns those that are not read."""
     poll_seconds, quiet_seconds, silent_seconds = hub.settings.reconcile_poll_seconds, 0.0, 0.0
     unread = {listing.listing_id for listing in marked}
-    looks = [listing for listing in marked if listing.was_observed and due_for is DueFor.RECONCILE]
     with output.progress("Read back", len(unread)) as advance:
         try:
             while unread and quiet_seconds < hub.settings.reconcile_stall_seconds:
                 await pause(poll_seconds)
-                again, left = set[int](), await _still_unread(hub, which.tenant_id, sorted(unread))
-                if looks:
-                    again = await _read_above_again(hub, which.tenant_id, looks)
-                    looks = [one for one in looks if one.listing_id in left and one.listing_id not in again]
-                    left |= again
-                quiet_seconds = quiet_seconds + poll_seconds if left == unread and not again else 0.0
+                left = await _still_unread(hub, which.tenant_id, sorted(unread))
+                quiet_seconds = quiet_seconds + poll_seconds if left == unread else 0.0
                 advance(len(unread) - len(left))
                 unread = left
                 silent_seconds += poll_seconds
@@ -215,23 +209,6 @@ async def _wait(hub: Installation, which: Chosen, due_for: DueFor, marked: Seque
         except asyncio.CancelledError:  # ctrl-C: what is known by now is told
             output.note("Interrupted: workers read the rest all the same")
     return unread
-
-
-async def _read_above_again(hub: Installation, tenant_id: int, looks: Sequence[Marked]) -> set[int]:
-    """Those whose reading was under way as a mere look when they were marked, and that show too much."""
-    listings, store_ids = set[int](), set[int]()
-    for chunk in _chunks(looks, hub.settings.chunk_rows_max):
-        found, of_stores = await session.retried(partial(_mark_above_chunk, hub, tenant_id, chunk))
-        listings |= found
-        store_ids |= of_stores
-    if store_ids:
-        await wake.notify(hub.pool, store_ids)
-    return listings
-
-
-async def _mark_above_chunk(hub: Installation, tenant_id: int, chunk: Sequence[Marked]) -> tuple[set[int], set[int]]:
-    async with session.locking(hub.pool, hub.settings) as connection:
-        return await upkeep.mark_above(connection, tenant_id=tenant_id, marked=chunk)
 
 
 def _chunks(rows: Sequence[T], size: int) -> list[Sequence[T]]:

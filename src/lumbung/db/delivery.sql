@@ -138,7 +138,8 @@ SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 -- submitted  waits, with the handle to ask with              parked          is parked
 -- settled    is idle: it was read back                       correct         is due again: it was read back
 -- A listing that was cleared meanwhile keeps its state; one that has a newer version by now stays due after what ended
--- the older one. What was read back counts only while nothing newer is to be told. Which of delivered_at and observed_at
+-- the older one. What was read back counts only while nothing newer is to be told, and where correcting was asked for while a
+-- mere look was under way, what shows too much is read again. Which of delivered_at and observed_at
 -- is the later one says what is believed to be shown, also after the clock has jumped back. A doubt further ahead than any
 -- can be was written before that. A floor is not remembered over a wait, unless it was submitted: by then it may be above
 -- what is shown.
@@ -154,7 +155,7 @@ WITH r AS (
            CASE WHEN s.state <> 'due' THEN s.state
                 WHEN r.kind IN ('stay', 'again', 'correct') THEN 'due'
                 WHEN r.kind IN ('delivered', 'floored', 'floor') AND s.version_due > r.version THEN 'due'
-                WHEN r.kind = 'settled' AND s.due_for = 'push' THEN 'due'
+                WHEN r.kind = 'settled' AND (s.due_for = 'push' OR s.due_for = 'reconcile' AND r.observed > s.quantity_due) THEN 'due'
                 WHEN r.kind IN ('delivered', 'settled') THEN 'idle'
                 WHEN r.kind = 'parked' THEN 'parked'
                 ELSE 'waiting' END AS state,
@@ -189,7 +190,9 @@ UPDATE listing_state s SET
     handle_version     = CASE WHEN n.handle IS NOT NULL THEN n.version END,
     handle_quantity    = CASE WHEN n.handle IS NOT NULL THEN n.quantity END,
     handle_at          = CASE WHEN n.handle IS NOT NULL THEN CASE WHEN s.handle IS NULL THEN now() ELSE s.handle_at END END,
-    due_for            = CASE WHEN n.handle IS NOT NULL THEN 'ask' WHEN s.due_for IN ('push', 'ask') THEN 'push' ELSE n.due_for END,
+    due_for            = CASE WHEN n.handle IS NOT NULL THEN 'ask' WHEN s.due_for IN ('push', 'ask') THEN 'push'
+                              WHEN s.due_for = 'reconcile' AND (n.due_for = 'observe' OR n.kind = 'settled' AND n.state = 'due')
+                                  THEN 'reconcile' ELSE n.due_for END,
     due_since          = CASE WHEN n.state = 'idle' THEN NULL WHEN n.kind = 'delivered' THEN now() ELSE coalesce(s.due_since, now()) END,
     state              = n.state,
     lane               = CASE WHEN n.state <> 'due' THEN 0

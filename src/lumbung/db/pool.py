@@ -139,8 +139,8 @@ class Pool:
     async def transaction(
         self, *, lock_timeout_ms: int | None = None, may_idle: bool = False
     ) -> AsyncIterator[Connection]:
-        """A transaction that commits when the block ends and rolls back when it raises. `may_idle`: it may be silent for
-        long, because it locks nothing that others wait for."""
+        """A transaction that commits when the block ends and rolls back when it raises. `may_idle`: it may be silent
+        for long, because it locks nothing that others wait for."""
         async with self.connection() as connection:
             transaction = connection.transaction()
             await transaction.start()

@@ -17,13 +17,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A listing that was made due, when, and the version that it is to show. `was_observed`: it was due for a look."""
+    """A listing that was made due, when, and the version that it is to show."""
 
     listing_id: int
     store_id: int
     version: int
     at: datetime
-    was_observed: bool = False
 
 
 async def failing_listings(
@@ -99,25 +98,8 @@ async def mark_idle(
         after=after,
         limit=limit,
     )
-    marked = [
-        Marked(row["listing_id"], row["store_id"], row["version_due"], row["marked_at"], row["was_observed"])
-        for row in rows
-    ]
+    marked = [Marked(row["listing_id"], row["store_id"], row["version_due"], row["marked_at"]) for row in rows]
     return sorted(marked, key=lambda listing: listing.listing_id)
-
-
-async def mark_above(connection: Connection, *, tenant_id: int, marked: Sequence[Marked]) -> tuple[set[int], set[int]]:
-    """Make those due again that were only looked at, although they were to be corrected, and show too much. Returns the
-    listings and their stores."""
-    rows = await _queries["mark_above"].all(
-        connection,
-        tenant_id=tenant_id,
-        listing_ids=[listing.listing_id for listing in marked],
-        marked_ats=[listing.at for listing in marked],
-        lane=int(Lane.REFRESH),
-    )
-    again = [row for row in rows if row["idle"]]
-    return {row["listing_id"] for row in again}, {row["store_id"] for row in again}
 
 
 async def count_others(connection: Connection, *, tenant_id: int, store_ids: Sequence[int]) -> dict[str, int]:

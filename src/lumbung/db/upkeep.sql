@@ -72,10 +72,10 @@ GROUP BY s.store_id
 -- A chunk of them becomes due. The rows are locked first, sorted, and only those that are still idle are changed. One that
 -- will be confirmed is not read before: an unclear call may yet take effect. Listings that are due to be read already are
 -- among them when they are to be read: what an unfinished look has left is corrected too by whoever asks for that, never
--- the other way round. One that waits after a failed reading goes on waiting. `was_observed`: a reading that is under way
--- may yet be recorded as a mere look (see mark_above).
+-- the other way round (record_states keeps that also for a reading that is under way). One that waits after a failed
+-- reading goes on waiting.
 WITH chunk AS MATERIALIZED (
-    SELECT s.tenant_id, s.listing_id, s.due_for = 'observe' AND s.state <> 'idle' AS was_observed
+    SELECT s.tenant_id, s.listing_id
     FROM listing_state s
     JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
     JOIN variant v ON v.tenant_id = l.tenant_id AND v.id = l.variant_id
@@ -94,30 +94,7 @@ UPDATE listing_state s SET
     due_since = CASE WHEN s.state = 'idle' THEN now() ELSE coalesce(s.due_since, now()) END
 FROM chunk c
 WHERE s.tenant_id = c.tenant_id AND s.listing_id = c.listing_id
-RETURNING s.listing_id, s.store_id, s.version_due, now() AS marked_at, c.was_observed
-
--- name: mark_above
--- Listings that were read as a mere look although they were due to be corrected by then: the reading was under way, or
--- failed and waits to be tried again. What shows too much is read again, and what waits is no mere look any more.
-WITH chunk AS MATERIALIZED (
-    SELECT s.tenant_id, s.listing_id, s.state = 'idle' AS idle
-    FROM unnest(:listing_ids::bigint[], :marked_ats::timestamptz[]) AS m (listing_id, marked_at)
-    JOIN listing_state s ON s.tenant_id = :tenant_id AND s.listing_id = m.listing_id
-    WHERE s.state = 'idle' AND s.version_delivered = s.version_due AND s.doubtful_until IS NULL
-          AND s.quantity_observed > s.quantity_due AND s.observed_at >= m.marked_at
-          AND (s.delivered_at IS NULL OR s.observed_at > s.delivered_at)
-       OR s.state IN ('due', 'waiting') AND s.due_for = 'observe'
-    ORDER BY s.listing_id
-    FOR NO KEY UPDATE OF s
-)
-UPDATE listing_state s SET
-    state     = CASE WHEN c.idle THEN 'due' ELSE s.state END,
-    lane      = CASE WHEN c.idle THEN :lane ELSE s.lane END,
-    due_for   = 'reconcile',
-    due_since = coalesce(s.due_since, now())
-FROM chunk c
-WHERE s.tenant_id = c.tenant_id AND s.listing_id = c.listing_id
-RETURNING s.listing_id, s.store_id, c.idle
+RETURNING s.listing_id, s.store_id, s.version_due, now() AS marked_at
 
 -- name: count_others
 -- Listings of these stores that are not read back: busy with something else, or without a figure to compare with.

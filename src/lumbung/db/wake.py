@@ -87,7 +87,7 @@ class Listener:
         timeout = self._settings.database_connect_timeout_seconds
         try:
             connection = await asyncpg.connect(self._pool.url, timeout=timeout, command_timeout=timeout)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise Unavailable("Cannot listen for wake-ups: the database cannot be reached") from error
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
@@ -95,7 +95,7 @@ class Listener:
             await connection.add_listener(CHANNEL, heard)
             on_wake(None)
             await lost.wait()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise Unavailable("Cannot listen for wake-ups: the database cannot be reached") from error
         finally:
             connection.terminate()
