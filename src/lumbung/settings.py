@@ -163,6 +163,11 @@ class Settings:
     history_roll_up_seconds: float = _setting(30.0, "between two roll-ups of the counters of the history")
 
     @property
+    def doubt_seconds_max(self) -> float:
+        """Nothing is in doubt for longer: what was submitted, then a lost call of the slowest store."""
+        return self.submitted_seconds_max + self.quiesce_seconds_max
+
+    @property
     def key_path(self) -> Path:
         return Path(self.key_file) if self.key_file else self.data_dir / "keys"
 

@@ -263,13 +263,13 @@ async def test_due_says_everything_that_a_call_needs(world: World) -> None:
     held, listing, version = await due_listing(world)
     first = Due(listing, 2, version, 20, 0, REMOTE)
     assert await window(world) == await due_now(world, held, listing) == [first]
-    doubted = Told(listing, version, 20, Retry(0.0, doubt_seconds=100.0, floor=25))
+    doubted = Told(listing, version, 20, Retry(0.0, doubt_seconds=100.0))
     await record(world, held, doubted)
     await wait_over(world)
     await release(world)
     [due] = await window(world)
     assert due.doubt_left_seconds == pytest.approx(100, abs=10)
-    assert replace(due, doubt_left_seconds=None) == replace(first, lane=5, attempts=1, floor=25, doubtful=20)
+    assert replace(due, doubt_left_seconds=None) == replace(first, lane=5, attempts=1, doubtful=20)
     await record(world, held, Told(listing, version, 25, Submit("handle", 0.0)))
     await update(world, 30)
     await wait_over(world)
@@ -381,7 +381,6 @@ the least, lost holder    waiting 0 push  due 1 push      idle 0 push  -      - 
 not told the least        waiting 0 push  due 1 push      idle 0 push  -      -     =     =    0     floor
 retry                     waiting 0 push  waiting 0 push  idle 0 push  -      -     =     =    +1    backoff
 retry, in doubt           waiting 0 push  waiting 0 push  idle 0 push  -      -     ?     =    +1    backoff
-retry, below the floor    waiting 0 push  waiting 0 push  idle 0 push  -      4     =     =    +1    backoff
 retry, another was shown  waiting 0 push  waiting 0 push  idle 0 push  -      -     =     6    +1    backoff
 retry, unknown is shown   waiting 0 push  waiting 0 push  idle 0 push  -      -     =     -    +1    backoff
 again                     due 5 push      due 4 push      idle 0 push  -      =     =     =    +1    -
@@ -402,7 +401,6 @@ PUSHES = {
     "not told the least": Told(0, 0, 20, AwaitFloor(60.0, sent=False)),
     "retry": Told(0, 0, 20, Retry(60.0)),
     "retry, in doubt": Told(0, 0, 20, Retry(60.0, doubt_seconds=60.0)),
-    "retry, below the floor": Told(0, 0, 20, Retry(60.0, floor=4), outcome="Floor"),
     "retry, another was shown": Told(0, 0, 20, Retry(60.0, observed=6), outcome="Conflict"),
     "retry, unknown is shown": Told(0, 0, 20, Retry(60.0), outcome="Conflict"),
     "again": Told(0, 0, 20, Again()),
@@ -424,7 +422,7 @@ too fast              waiting 0 ask   waiting 0 ask   idle 0 ask   h      =     
 the store waits       due 6 ask       due 4 ask       idle 0 ask   h      =     =     =    =     -
 an unclear answer     due 6 push      due 4 push      idle 0 push  -      =     ?     =    +1    -
 unclear again         waiting 0 push  waiting 0 push  idle 0 push  -      -     ?     =    +1    backoff
-below the floor       waiting 0 push  waiting 0 push  idle 0 push  -      4     =     =    +1    backoff
+below the floor       waiting 0 push  waiting 0 push  idle 0 push  -      -     =     =    +1    backoff
 another is shown      waiting 0 push  waiting 0 push  idle 0 push  -      -     =     6    +1    backoff
 locked by a campaign  waiting 0 push  waiting 0 push  idle 0 push  -      -     =     =    =     deferred
 refused               parked 0 push   parked 0 push   idle 0 push  -      -     =     =    0     parked
@@ -437,7 +435,7 @@ ASKS = {
     "the store waits": Told(0, 0, 20, Stay()),
     "an unclear answer": Told(0, 0, 20, Again(doubt_seconds=60.0)),
     "unclear again": Told(0, 0, 20, Retry(60.0, doubt_seconds=60.0)),
-    "below the floor": Told(0, 0, 20, Retry(60.0, floor=4), outcome="Floor"),
+    "below the floor": Told(0, 0, 20, Retry(60.0), outcome="Floor"),
     "another is shown": Told(0, 0, 20, Retry(60.0, observed=6), outcome="Conflict"),
     "locked by a campaign": Told(0, 0, 20, Defer(60.0), outcome="Deferred"),
     "refused": Told(0, 0, 20, Park("Unknown item")),
@@ -707,10 +705,22 @@ async def test_a_confirmation_corrects_and_the_doubt_stays_until_it_is_told(worl
     assert await doubt(world) is None
 
 
+async def test_a_confirmation_is_dropped_when_nothing_is_in_doubt_any_more(world: World) -> None:
+    held, listing, version = await due_listing(world, 9)
+    await record(world, held, Told(listing, version, 9, Deliver(0.0), doubt_unknown=True))
+    newer = await update(world, 8)
+    await record(world, held, Told(listing, newer, 8))
+    assert await state(world, "state", "doubtful_until") == ("idle", None)
+    await wait_over(world)
+    await release(world)
+    assert await window(world) == []
+    assert await world.rows("SELECT FROM listing_wait") == []
+
+
 async def test_a_floor_is_kept_until_a_wait_begins(world: World) -> None:
     held, listing, version = await due_listing(world, 2)
     seen = []
-    for kind in (Again(floor=5), Stay(), Retry(0.0), Retry(0.0, floor=6), AwaitFloor(60.0, sent=True)):
+    for kind in (Again(floor=5), Stay(), Retry(0.0), Again(floor=6), AwaitFloor(60.0, sent=True)):
         await record(world, held, Told(listing, version, 6, kind))
         seen.append(await state(world, "quantity_floor"))
         if not isinstance(kind, AwaitFloor):
@@ -1071,7 +1081,7 @@ async def test_a_wait_that_is_over_brings_back_what_still_waits_for_it(
     if settled:
         await world.execute(
             "UPDATE listing_state SET version_delivered = version_due, version_settled = version_due,"
-            " quantity_delivered = 9"
+            " quantity_delivered = 9, doubtful_until = now()"
         )
     await world.execute(
         "INSERT INTO listing_wait SELECT tenant_id, listing_id, store_id, $1, now() - interval '1 second'"

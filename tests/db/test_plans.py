@@ -86,7 +86,7 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
             "observed": [None] * 24,
             "lanes": [3] * 24,
             "park_retry_seconds": 3600.0,
-            "quiesce_seconds_max": 3600.0,
+            "doubt_seconds_max": 3600.0,
         },
     ),
     (DELIVERY["open_transactions"], LISTED),

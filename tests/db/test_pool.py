@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
@@ -323,3 +324,43 @@ async def cut_off_after_commit(url: str) -> AsyncIterator[str]:
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
         writer.write(data)
+
+
+@pytest.fixture
+def release_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = asyncpg.Pool.release
+
+    async def lost(self: asyncpg.Pool, connection: Any, **more: Any) -> None:
+        await release(self, connection, **more)
+        raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(asyncpg.Pool, "release", lost)
+
+
+async def test_what_was_committed_is_not_told_as_having_had_no_effect(table: Pool, release_that_fails: None) -> None:
+    async with table.transaction() as connection:
+        await connection.execute("UPDATE small SET n = 3 WHERE n = 1")
+    assert await numbers(table) == [2, 3]
+
+
+async def test_who_is_cancelled_ends_although_the_connection_breaks_at_that_moment(table: Pool) -> None:
+    begun = asyncio.Event()
+
+    async def breaks() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionResetError from None
+
+    async def work() -> None:
+        while True:
+            with suppress(Unavailable):
+                async with table.connection():
+                    await breaks()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -298,38 +298,55 @@ def test_what_was_answered_for_itself_shares_whole_calls_again() -> None:
 
 def test_after_an_outage_calls_are_whole_again() -> None:
     bisection = Bisection()
-    for first in (0, 50, 100):  # no listing in common: it is the marketplace
-        bisection.failed(range(first, first + 50))
-    bisection.failed(range(25))
-    assert [bisection.size(listing, 50) for listing in (0, 25, 100)] == [12, 25, 25]
-    bisection.answered()
+    bisection.failed(range(50))
+    for listing in (1, 2, 3):  # alone they fail as well: it is the marketplace
+        bisection.failed([listing])
+    assert bisection.size(0, 50) == 25
+    bisection.answered(1)
     assert (len(bisection), bisection.size(0, 50)) == (0, 50)
 
 
-def test_an_answer_between_failed_calls_says_that_there_is_no_outage() -> None:
+def test_one_listing_that_always_fails_is_no_outage() -> None:
     bisection = Bisection()
-    for first in (0, 50, 100):
-        bisection.failed(range(first, first + 50))
-        if first == 50:
-            bisection.answered()
-    bisection.answered()
+    bisection.failed(range(50))
+    for _ in range(10):
+        bisection.failed([1])
+    bisection.answered(1)
     assert bisection.size(0, 50) == 25
 
 
-def test_halves_of_one_call_are_no_outage_however_many_of_them_fail() -> None:
+def test_an_answer_between_those_that_fail_alone_says_that_there_is_no_outage() -> None:
     bisection = Bisection()
-    for listings in (range(8), range(4), range(4, 8), range(2), range(2, 4), range(4, 6), range(6, 8)):
-        bisection.failed(listings)
-    bisection.answered()
-    assert [bisection.size(listing, 50) for listing in range(8)] == [1] * 8
+    bisection.failed(range(50))
+    for listing in (1, 2, 3, 4):
+        bisection.failed([listing])
+        if listing == 2:
+            bisection.answered(1)
+    bisection.answered(1)
+    assert bisection.size(0, 50) == 25
 
 
-def test_only_so_many_halves_are_remembered() -> None:
+def test_when_more_are_cut_than_can_be_remembered_all_are_until_calls_succeed() -> None:
     bisection = Bisection()
-    for first in range(0, BISECTED_MAX + 100, 50):
+    for first in range(0, BISECTED_MAX + 50, 50):
         bisection.failed(range(first, first + 50))
-    assert len(bisection) == BISECTED_MAX
-    assert (bisection.size(0, 50), bisection.size(BISECTED_MAX, 50)) == (50, 25)
+    assert (len(bisection), bisection.size(0, 50), bisection.size(BISECTED_MAX * 2, 50)) == (0, 25, 25)
+    bisection.answered(24)  # a smaller one says nothing about larger ones
+    assert bisection.size(0, 50) == 25
+    bisection.answered(25)
+    assert bisection.size(0, 50) == 50
+
+
+@pytest.mark.parametrize("count", [BISECTED_MAX - 100, BISECTED_MAX + 2000])
+def test_calls_that_are_always_refused_as_a_whole_come_to_listings_that_are_alone(count: int) -> None:
+    bisection, cursor, calls, alone = Bisection(), 0, 0, 0
+    while alone < 50:  # then the storm rule pauses the store
+        window = [Candidate(1 + (cursor + n) % count, "") for n in range(200)]
+        cursor = (cursor + 200) % count
+        for batch in group(window, lambda _: "", 50, bisection.size):
+            bisection.failed([candidate.listing_id for candidate in batch])
+            calls, alone = calls + 1, alone + (len(batch) == 1)
+    assert calls < 3 * count
 
 
 def test_a_smaller_batch_of_the_channel_is_respected() -> None:

@@ -62,7 +62,7 @@ def judge_of(lease: Lease = LEASE, *, bisection: Bisection | None = None, storm:
         lease,
         DELAYS,
         quiesce_seconds=20.0,
-        quiesce_seconds_max=60.0,
+        doubt_seconds_max=60.0,
         storm_rejections=storm,
         bisection=Bisection() if bisection is None else bisection,
         dice=lambda: 0.5,
@@ -129,7 +129,7 @@ def test_a_floor_that_is_below_the_quantity_by_now_is_no_matter() -> None:
 
 def test_a_minimum_that_is_no_more_than_what_was_sent_is_not_sent_over_and_over() -> None:
     [result] = push(judge_of(), (due(1, quantity=7), Floor(7, "reserved"))).results
-    assert result.decision == Retry(0.25, floor=7)
+    assert result.decision == Retry(0.25)
 
 
 def test_an_answer_without_a_row_for_each_listing_is_an_error_that_changes_nothing() -> None:

@@ -160,12 +160,12 @@ def test_a_minimum_that_was_taken_while_a_call_is_in_doubt_is_looked_at_again_wh
 
 def test_a_marketplace_that_does_not_take_its_own_minimum_is_given_time() -> None:
     situation = Situation(attempts=1, dice=0.5, floored=True, sent=3)
-    assert decide(Floor(4, "reserved"), situation, DELAYS).listing == Retry(0.5, floor=4)
+    assert decide(Floor(4, "reserved"), situation, DELAYS).listing == Retry(0.5)
 
 
 def test_a_minimum_below_what_was_sent_makes_no_sense_and_is_not_sent_over_and_over() -> None:
     situation = Situation(attempts=0, dice=0.5, shown=9, sent=5)
-    assert decide(Floor(5, "reserved"), situation, DELAYS).listing == Retry(0.25, floor=5)
+    assert decide(Floor(5, "reserved"), situation, DELAYS).listing == Retry(0.25)
     assert decide(Floor(6, "reserved"), situation, DELAYS).listing == Again(floor=6)
 
 

@@ -295,15 +295,16 @@ async def test_what_is_due_is_read_under_the_lease_and_what_its_holder_finds_is_
 @pytest.mark.parametrize(
     ("settings", "quiesce", "longest"),
     [
-        (Settings(), QUIESCE, 3600),
-        (Settings(backoff_max_seconds=5000), QUIESCE, 5000),
-        (Settings(park_retry_seconds=5000), QUIESCE, 5000),
-        (Settings(defer_seconds_max=5000), QUIESCE, 5000),
-        (Settings(throttle_seconds_max=5000), QUIESCE, 5000),
-        (Settings(floor_retry_seconds=5000), QUIESCE, 5000),
-        (Settings(submitted_check_seconds_max=5000), QUIESCE, 5000),
-        (Settings(quiesce_seconds_max=5000), QUIESCE, 5000),
-        (Settings(), 2500.0, 5000),
+        (Settings(), QUIESCE, 7200),
+        (Settings(backoff_max_seconds=9000), QUIESCE, 9000),
+        (Settings(park_retry_seconds=9000), QUIESCE, 9000),
+        (Settings(defer_seconds_max=9000), QUIESCE, 9000),
+        (Settings(throttle_seconds_max=9000), QUIESCE, 9000),
+        (Settings(floor_retry_seconds=9000), QUIESCE, 9000),
+        (Settings(submitted_check_seconds_max=9000), QUIESCE, 9000),
+        (Settings(quiesce_seconds_max=5400), QUIESCE, 9000),
+        (Settings(submitted_seconds_max=5400), QUIESCE, 9000),
+        (Settings(), 4500.0, 9000),
     ],
 )
 async def test_a_wait_longer_than_any_can_be_is_over(

@@ -17,6 +17,8 @@ from lumbung.db import stores
 from lumbung.db.lease import LeaseRow
 from lumbung.db.pool import Pool
 from lumbung.dispatch import worker as worker_module
+from lumbung.dispatch.breaker import Breaker
+from lumbung.dispatch.judge import Judge
 from lumbung.dispatch.opening import Opener
 from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.dispatch.report import Lease
@@ -28,7 +30,7 @@ from tests.db.delivering import CHANNELS as TIMES
 from tests.db.delivering import blocked, leased
 from tests.flow.hub import DEADLINE_SECONDS, FAST
 from tests.flow.market_channel import MarketChannel
-from tests.flow.shop import Shop, running_shop
+from tests.flow.shop import Shop, open_store, running_shop
 from tests.world import World
 
 HASTY = replace(FAST, lease_renew_seconds=0.02, poll_seconds=0.02, stop_seconds=0.05)
@@ -217,3 +219,66 @@ async def test_a_store_that_was_mended_while_it_was_being_opened_is_opened_again
         async with worker_of(shop, keyring, HASTY):
             await shop.hub.ended(await shop.update("a", 5))
         assert (shop.account.quantities("a"), await mode(shop.hub.world)) == ([5], ("live", None))
+
+
+async def test_a_store_that_is_still_being_begun_is_not_given_back(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, renew = PostgresStorage.note_quiesce, PostgresStorage.renew
+    renewed: asyncio.Queue[None] = asyncio.Queue()
+    begun: list[int] = []
+
+    async def counted(self: PostgresStorage, worker_id: int) -> Any:
+        result = await renew(self, worker_id)
+        renewed.put_nowait(None)
+        return result
+
+    async def slow(self: PostgresStorage, held: Lease, seconds: float) -> None:
+        begun.append(held.store_id)
+        if len(begun) == 1:  # the other store is claimed already
+            while not renewed.empty():
+                renewed.get_nowait()
+            for _ in range(4):
+                await renewed.get()
+        await note(self, held, seconds)
+
+    monkeypatch.setattr(PostgresStorage, "renew", counted)
+    monkeypatch.setattr(PostgresStorage, "note_quiesce", slow)
+    async with running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop:
+        account, second = await open_store(shop.hub, shop.market, ("b",), "Toko Dua")
+        await shop.update("a", 5)
+        code = await shop.update("b", 6)
+        async with account.gate("/push") as gate, worker_of(shop, keyring, HASTY):
+            await gate.entered()
+            held = "SELECT worker_id IS NOT NULL AS held, epoch FROM store_lease WHERE store_id = $1"
+            assert await shop.hub.world.rows(held, second.id) == [{"held": True, "epoch": 1}]
+            gate.open()
+            await shop.hub.ended(code)
+
+
+async def test_a_probe_that_a_bug_leaves_undecided_is_followed_by_another(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, may_start = Judge.judge, Breaker.may_start
+    probes = 0
+
+    def counted(self: Breaker, now: float) -> bool:
+        nonlocal probes
+        may = may_start(self, now)
+        probes += may and self.is_open
+        return may
+
+    def bug(self: Judge, *args: Any) -> Any:
+        if probes == 1:
+            raise TypeError("a bug")
+        return judge(self, *args)
+
+    monkeypatch.setattr(Breaker, "may_start", counted)
+    monkeypatch.setattr(Judge, "judge", bug)
+    settings = replace(FAST, breaker_failures=1)
+    async with running_shop(database_url, keyring, settings, skus=("a",), worker=False) as shop:
+        shop.account.fail_next(503, {"error": "maintenance"})
+        async with worker_of(shop, keyring, settings):
+            await shop.hub.ended(await shop.update("a", 5))
+    assert probes >= 2
+    assert shop.account.shown["a"] == 5

@@ -55,6 +55,17 @@ async def imported_on(connection: Connection, world: World, *rows: Mapped) -> Im
     )
 
 
+async def removed_on(connection: Connection, world: World, *listings: ListingRow) -> int:
+    return await remove_listings(
+        connection,
+        world.tenant_id,
+        listings,
+        "Taken away",
+        remap_doubt_seconds=REMAP_DOUBT_SECONDS,
+        submitted_seconds=SUBMITTED_SECONDS,
+    )
+
+
 async def settle(world: World) -> Progress:
     progress = Progress()
     await stores.settle(world.pool, SETTINGS, world.stores["Toko Padi"], progress)
@@ -192,6 +203,36 @@ async def test_what_is_delivered_after_a_remap_is_confirmed_when_a_call_may_have
     assert seconds - 30 < await world.value(DOUBT, state["listing_id"]) <= seconds
 
 
+async def test_a_place_whose_listing_was_removed_while_a_call_was_in_doubt_is_confirmed_under_its_next_sku(
+    world: World,
+) -> None:
+    await world.small()
+    await world.variants("sku2")
+    await world.accept(stock_update(blib=20), stock_update("sku2", blib=5))
+    await world.execute("UPDATE listing_state SET doubtful_until = now() + interval '600 s', quantity_doubtful = 20")
+    ids = [row["listing_id"] for row in (await world.states()).values()]
+    async with world.pool.transaction() as connection:
+        assert (
+            await removed_on(connection, world, *await catalogue.listings_by_id(connection, world.tenant_id, ids)) == 1
+        )
+    await imported(world, mapped(world, "sku2", PADI))
+    state = (await world.states())[PADI]
+    assert (state["quantity_due"], state["quantity_doubtful"]) == (5, None)
+    assert 570 < await world.value(DOUBT, state["listing_id"]) <= 600
+
+
+async def test_what_a_remapped_place_is_told_first_is_confirmed_although_its_figure_comes_later(world: World) -> None:
+    await world.small()
+    await world.variants("sku2")
+    await world.accepted(stock_update(blib=20))
+    await imported(world, mapped(world, "sku2", PADI))
+    assert await world.due() == {PADI: None}
+    await world.accepted(stock_update("sku2", blib=5))
+    state = (await world.states())[PADI]
+    assert (state["state"], state["quantity_due"], state["quantity_doubtful"]) == ("due", 5, None)
+    assert REMAP_DOUBT_SECONDS - 30 < await world.value(DOUBT, state["listing_id"]) <= REMAP_DOUBT_SECONDS
+
+
 @pytest.mark.parametrize("state", ["'idle', lane = 0", "'parked', lane = 0, park_reason = 'why'"])
 async def test_a_remap_of_a_listing_without_a_call_leaves_no_doubt(world: World, state: str) -> None:
     await world.small()
@@ -202,13 +243,13 @@ async def test_a_remap_of_a_listing_without_a_call_leaves_no_doubt(world: World,
     assert (await world.states())[PADI]["doubtful_until"] is None
 
 
-async def test_a_remap_to_a_sku_without_a_figure_has_nothing_to_confirm(world: World) -> None:
+async def test_a_remap_to_a_sku_without_a_figure_has_nothing_to_tell(world: World) -> None:
     await world.small()
     await world.variants("sku2")
     await world.accepted(stock_update(blib=20))
     await imported(world, mapped(world, "sku2", PADI))
-    assert (await world.states())[PADI]["state"] is None
-    assert await world.rows("SELECT state FROM listing_state") == [{"state": "idle"}]
+    assert (await world.states())[PADI]["state"] == "idle"
+    assert await world.due() == {PADI: None}
 
 
 async def test_a_link_that_is_made_while_listings_are_recomputed_stays_unsettled(world: World) -> None:
@@ -273,7 +314,7 @@ async def test_a_removed_listing_ends_its_items_at_once_and_is_not_sent(world: W
     listing = ListingRow(row["listing_id"], await world.value("SELECT id FROM variant"), row["store_id"], "")
     for count in (1, 0):
         async with world.pool.transaction() as connection:
-            assert count == await remove_listings(connection, world.tenant_id, [listing], "Taken away")
+            assert count == await removed_on(connection, world, listing)
     assert await world.due() == {"kept": 20}
     [recorded] = await world.history()
     assert [(item.remote_variant, item.message, item.success) for item in recorded.items] == [

@@ -48,7 +48,9 @@ def release_waits(tables: Tables, store_ids: Iterable[int], wait_seconds_max: fl
 
 def _again(state: State, wait: Wait) -> bool:
     if wait.reason == "confirmation":
-        return state.state == "idle" and state.version_delivered == state.version_due
+        return (
+            state.state == "idle" and state.version_delivered == state.version_due and state.doubtful_until is not None
+        )
     if wait.reason == "parked":
         return state.state == "parked" and state.version_due > state.version_settled
     return state.state == "waiting"

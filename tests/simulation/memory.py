@@ -168,7 +168,7 @@ class MemoryStorage:
 
     def _record(self, reports: Sequence[Report]) -> Recorded:
         settings = self._settings
-        recorded = recording.record(self._tables, reports, settings.park_retry_seconds, settings.quiesce_seconds_max)
+        recorded = recording.record(self._tables, reports, settings.park_retry_seconds, settings.doubt_seconds_max)
         self._watch(reports, recorded)
         return recorded
 
@@ -196,6 +196,6 @@ def wait_seconds_max(settings: Settings, channels: Mapping[str, ChannelTimes]) -
         settings.throttle_seconds_max,
         settings.floor_retry_seconds,
         settings.submitted_check_seconds_max,
-        settings.quiesce_seconds_max,
+        settings.doubt_seconds_max,
         2 * max((times.quiesce_seconds for times in channels.values()), default=0.0),
     )

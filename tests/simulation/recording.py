@@ -40,16 +40,14 @@ class Row:
         return self.kind in {"delivered", "floored"}
 
 
-def record(
-    tables: Tables, reports: Sequence[Report], park_retry_seconds: float, quiesce_seconds_max: float
-) -> Recorded:
+def record(tables: Tables, reports: Sequence[Report], park_retry_seconds: float, doubt_seconds_max: float) -> Recorded:
     ours = _ours(tables, reports)
     rows = sorted(
         ((report, result) for report in reports for result in report.results if key_of(report, result) in ours),
         key=lambda row: (row[0].tenant_id, row[1].listing_id),
     )
     for report, result in rows:
-        _write_state(tables, Row(*state_row(report, result)), park_retry_seconds, quiesce_seconds_max)
+        _write_state(tables, Row(*state_row(report, result)), park_retry_seconds, doubt_seconds_max)
     ended = [
         item
         for report, result in rows
@@ -81,14 +79,14 @@ def holds(tables: Tables, report: Report) -> bool:
     return tables.leases[report.store_id].epoch == report.epoch
 
 
-def _write_state(tables: Tables, row: Row, park_retry_seconds: float, quiesce_seconds_max: float) -> None:
+def _write_state(tables: Tables, row: Row, park_retry_seconds: float, doubt_seconds_max: float) -> None:
     """All of it is decided from the row as it was."""
     s, now = tables.states[row.tenant_id, row.listing_id], tables.now()
     state = _state_after(s, row)
     attempts = _attempts_after(s, row)
     lane = _lane_after(s, row, state)
     if s.doubtful_until is not None:
-        s.doubtful_until = min(s.doubtful_until, now + quiesce_seconds_max)
+        s.doubtful_until = min(s.doubtful_until, now + doubt_seconds_max)
     _write_doubt(s, row, now)
     due_for = _due_for_after(s, row, state)
     s.due_since = None if state == "idle" else now if row.kind == "delivered" else _or(s.due_since, now)

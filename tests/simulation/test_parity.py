@@ -356,7 +356,7 @@ def _decision(dice: Random) -> ListingDecision:
             AwaitFloor(wait, sent=True, doubt_seconds=doubt),
             AwaitFloor(wait, sent=False),
             Again(doubt, floor, observed),
-            Retry(wait, doubt, floor, observed),
+            Retry(wait, doubt, observed),
             Defer(wait),
             Submit(dice.choice(("h1", "h2")), wait),
             Stay(),

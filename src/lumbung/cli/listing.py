@@ -157,7 +157,14 @@ async def _remove(
                 listings = [await _at(connection, tenant_id, store, remote_variant)]
             else:
                 listings = await _with_ids(connection, tenant_id, ids or [])
-            count = await remove_listings(connection, tenant_id, listings, REMOVED)
+            count = await remove_listings(
+                connection,
+                tenant_id,
+                listings,
+                REMOVED,
+                remap_doubt_seconds=hub.settings.remap_doubt_seconds,
+                submitted_seconds=hub.settings.submitted_seconds_max,
+            )
             for listing in listings:
                 place = {"store_id": listing.store_id, "remote_variant": listing.remote_variant}
                 await audit.write(connection, tenant_id, "listing.remove", f"listing:{listing.id}", **place)

@@ -100,6 +100,20 @@ async def calling_states(
     return {row["listing_id"]: row["seconds"] for row in rows}
 
 
+async def doubted_places(
+    connection: Connection, tenant_id: int, places: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], float]:
+    """The (store, remote variant) among these where a call of a listing that was removed may still take effect, and for
+    how many seconds."""
+    rows = await _queries["doubted_places"].all(
+        connection,
+        tenant_id=tenant_id,
+        store_ids=[store_id for store_id, _ in places],
+        remote_variants=[remote_variant for _, remote_variant in places],
+    )
+    return {(row["store_id"], row["remote_variant"]): row["seconds"] for row in rows}
+
+
 async def doubt_states(connection: Connection, tenant_id: int, seconds: Mapping[int, float]) -> None:
     """Have what is delivered to these confirmed: for so many seconds an unknown call may still take effect."""
     await _queries["doubt_states"].run(

@@ -46,12 +46,25 @@ LEFT JOIN store_lease k ON k.store_id = s.store_id
 WHERE s.tenant_id = :tenant_id AND s.listing_id = ANY(:ids::bigint[])
   AND (s.state = 'due' OR s.handle IS NOT NULL OR s.doubtful_until > clock_timestamp())
 
+-- name: doubted_places
+-- Where calls of listings that were removed may still take effect, and for how many seconds.
+SELECT l.store_id, l.remote_variant, max(extract(epoch FROM s.doubtful_until - clock_timestamp()))::float8 AS seconds
+FROM unnest(:store_ids::bigint[], :remote_variants::text[]) AS r (store_id, remote_variant)
+JOIN listing l ON l.tenant_id = :tenant_id AND l.store_id = r.store_id AND l.remote_variant = r.remote_variant
+              AND l.retired_at IS NOT NULL
+JOIN listing_state s ON s.tenant_id = l.tenant_id AND s.listing_id = l.id
+WHERE s.doubtful_until > clock_timestamp()
+GROUP BY l.store_id, l.remote_variant
+
 -- name: doubt_states!
 -- What is delivered to these is confirmed later: a call whose quantity nobody knows may still take effect.
-UPDATE listing_state s
-SET doubtful_until = clock_timestamp() + r.seconds * interval '1 second', quantity_doubtful = NULL
+-- One without a figure has a state from now on, because of that alone.
+INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due, doubtful_until)
+SELECT l.tenant_id, l.id, l.store_id, 'idle', 0, 0, 0, clock_timestamp() + r.seconds * interval '1 second'
 FROM unnest(:ids::bigint[], :seconds::float8[]) AS r (listing_id, seconds)
-WHERE s.tenant_id = :tenant_id AND s.listing_id = r.listing_id
+JOIN listing l ON l.tenant_id = :tenant_id AND l.id = r.listing_id
+ORDER BY 1, 2
+ON CONFLICT (tenant_id, listing_id) DO UPDATE SET doubtful_until = EXCLUDED.doubtful_until, quantity_doubtful = NULL
 
 -- name: list_listings
 SELECT l.id, v.sku, l.store_id, s.name AS store, s.channel, l.remote_variant, t.state, t.quantity_due, t.quantity_delivered,

@@ -151,14 +151,14 @@ async def take_call_ids(connection: Connection, count: int) -> list[int]:
 
 
 async def record_states(
-    connection: Connection, rows: Sequence[tuple[Any, ...]], *, park_retry_seconds: float, quiesce_seconds_max: float
+    connection: Connection, rows: Sequence[tuple[Any, ...]], *, park_retry_seconds: float, doubt_seconds_max: float
 ) -> None:
     await _write(
         connection,
         "record_states",
         rows,
         park_retry_seconds=park_retry_seconds,
-        quiesce_seconds_max=quiesce_seconds_max,
+        doubt_seconds_max=doubt_seconds_max,
     )
 
 

@@ -38,7 +38,7 @@ GROUP BY s.id, l.worker_id, l.epoch
 -- A store's waits are found by two ranges of the index on time, never by an OR over all of them.
 -- Both rows are locked and decided upon as they are then, not as the statement's snapshot has them: a wait that was
 -- put off meanwhile must stay. One that is being written is left for the next look. A confirmation of a listing that was
--- cleared or told something newer since is only dropped; so is the wait of a parked listing without a newer update,
+-- cleared, or told something when nothing was in doubt any more, is only dropped; so is the wait of a parked listing without a newer update,
 -- which the next update then brings back at once.
 WITH found AS MATERIALIZED (
     SELECT l.tenant_id, l.listing_id
@@ -57,7 +57,7 @@ WITH found AS MATERIALIZED (
     LIMIT :limit
 ), ready AS MATERIALIZED (
     SELECT w.tenant_id, w.listing_id, w.reason,
-           CASE w.reason WHEN 'confirmation' THEN s.state = 'idle' AND s.version_delivered = s.version_due
+           CASE w.reason WHEN 'confirmation' THEN s.state = 'idle' AND s.version_delivered = s.version_due AND s.doubtful_until IS NOT NULL
                          WHEN 'parked' THEN s.state = 'parked' AND s.version_due > s.version_settled
                          ELSE s.state = 'waiting' END AS again,
            CASE WHEN w.reason IN ('confirmation', 'parked') OR s.quantity_due = s.quantity_delivered THEN 3
@@ -161,7 +161,7 @@ WITH r AS (
                 ELSE 'waiting' END AS state,
            r.kind IN ('delivered', 'floored') AS told,
            CASE WHEN s.doubtful_until IS NOT NULL
-                THEN least(s.doubtful_until, now() + :quiesce_seconds_max * interval '1 second') END AS doubtful_until,
+                THEN least(s.doubtful_until, now() + :doubt_seconds_max * interval '1 second') END AS doubtful_until,
            CASE WHEN r.kind IN ('retry', 'again') THEN s.attempts + 1
                 WHEN r.kind IN ('stay', 'defer', 'submitted') THEN s.attempts ELSE 0 END AS attempts
     FROM r JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id

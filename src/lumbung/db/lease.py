@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import asyncpg
+
 from lumbung.db.query import Connection, Queries
+from lumbung.errors import LockBusy
 
 _queries = Queries(__file__)
 
@@ -80,16 +83,22 @@ async def claim(
     channels: Mapping[str, ChannelTimes],
     limit: int,
 ) -> list[LeaseRow]:
-    """Take up to `limit` of the stores that are free, of the channels that this process can serve."""
-    rows = await _queries["claim"].all(
-        connection,
-        worker_id=worker_id,
-        store_ids=list(store_ids),
-        channels=list(channels),
-        quiesce_seconds=[times.quiesce_seconds for times in channels.values()],
-        lifetimes=[times.lifetime_seconds for times in channels.values()],
-        limit=limit,
-    )
+    """Take up to `limit` of the stores that are free, of the channels that this process can serve. Raises LockBusy when
+    the process was taken for long gone and is not registered any more."""
+    try:
+        rows = await _queries["claim"].all(
+            connection,
+            worker_id=worker_id,
+            store_ids=list(store_ids),
+            channels=list(channels),
+            quiesce_seconds=[times.quiesce_seconds for times in channels.values()],
+            lifetimes=[times.lifetime_seconds for times in channels.values()],
+            limit=limit,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise LockBusy(
+            "This process is not registered any more; its next renewal does it", retry_after_seconds=1
+        ) from error
     return [
         LeaseRow(
             row["store_id"],

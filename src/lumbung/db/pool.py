@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -62,11 +62,20 @@ def _translated() -> Iterator[None]:
             "The database has no schema yet: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS
         ) from error
     except _AWAY as error:
+        raise_if_cancelled(error)
         raise Unavailable(
             f"The database cannot be reached: {_first_line(error)}",
             retry_after_seconds=RETRY_AFTER_SECONDS,
             public="The database cannot be reached",
         ) from error
+
+
+def raise_if_cancelled(error: BaseException) -> None:
+    """A driver that is cancelled while its connection breaks tells the second only: whoever then goes on because the
+    database is away would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -127,7 +136,8 @@ class Pool:
             try:
                 yield connection
             finally:
-                await pool.release(connection)
+                with suppress(*_AWAY):  # the work is done; the pool has dropped a connection that cannot be reset
+                    await pool.release(connection)
 
     async def _acquire(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
         try:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from lumbung.db.pool import Pool
+from lumbung.db.pool import Pool, raise_if_cancelled
 from lumbung.db.query import Connection
 from lumbung.errors import Unavailable
 from lumbung.settings import Settings
@@ -88,6 +88,7 @@ class Listener:
         try:
             connection = await asyncpg.connect(self._pool.url, timeout=timeout, command_timeout=timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise_if_cancelled(error)
             raise Unavailable("Cannot listen for wake-ups: the database cannot be reached") from error
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
@@ -96,6 +97,7 @@ class Listener:
             on_wake(None)
             await lost.wait()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise_if_cancelled(error)
             raise Unavailable("Cannot listen for wake-ups: the database cannot be reached") from error
         finally:
             connection.terminate()

@@ -20,9 +20,9 @@ LANES = tuple(lane + raised for raised in CLASS_WEIGHTS for lane in WEIGHTS)
 SENT_IN = (1, 4, 2, 5, 3, 6)
 """The order within a window: what is gone comes before what is there, tried before or not."""
 OUTAGE_CALLS = 3
-"""So many failed calls in a row without a listing in common: it is not a listing."""
+"""So many listings in a row that fail alone: it is not the listings."""
 BISECTED_MAX = 10_000
-"""Listings whose halves are remembered, for one store; those that failed longest ago are forgotten first."""
+"""Listings whose halves are remembered, for one store."""
 
 T = TypeVar("T")
 
@@ -100,48 +100,49 @@ class Bisection:
     half as many: 50, 25, 12, 6, 3, 1. Halves without the one to blame succeed and are forgotten; it ends up alone, and
     an answer for it alone is its own. Nothing is written down: a process that takes over begins again.
 
-    When calls without a listing in common fail one after the other, no listing is to blame but the marketplace. Halves
-    are made all the same, because every call may have a bad listing, and forgotten with the first answer.
+    When calls of one listing each fail one after the other, no listing is to blame but the marketplace: with the next
+    answer calls are whole again. When more listings are cut than can be remembered, all are, until calls succeed.
     """
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
-        self._failed: set[int] = set()  # since the last answer
-        self._apart = 0  # calls among those without a listing in common
+        self._most: int | None = None  # for every listing
+        self._alone: set[int] = set()  # that failed although they were alone, since the last answer
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def failed(self, listing_ids: Sequence[int]) -> None:
         """A call with these failed as a whole."""
-        if self._apart < OUTAGE_CALLS:
-            self._apart += self._failed.isdisjoint(listing_ids)
-            self._failed.update(listing_ids)
         if len(listing_ids) == 1:
             self.settled(listing_ids)
+            if len(self._alone) < OUTAGE_CALLS:
+                self._alone.update(listing_ids)
             return
         half = max(1, len(listing_ids) // 2)
-        for listing_id in listing_ids:
-            self._sizes.pop(listing_id, None)
-            self._sizes[listing_id] = half
-        while len(self._sizes) > BISECTED_MAX:
-            del self._sizes[next(iter(self._sizes))]
+        self._sizes.update(dict.fromkeys(listing_ids, half))
+        if len(self._sizes) > BISECTED_MAX:
+            self._sizes.clear()
+            self._most = half
 
     def settled(self, listing_ids: Iterable[int]) -> None:
         """These got an answer of their own, if only that alone they fail too."""
         for listing_id in listing_ids:
             self._sizes.pop(listing_id, None)
 
-    def answered(self) -> None:
-        """A call was answered for its listings."""
-        if self._apart >= OUTAGE_CALLS:
+    def answered(self, count: int) -> None:
+        """A call of so many listings was answered for each of them."""
+        if len(self._alone) >= OUTAGE_CALLS:
             self._sizes.clear()
-        self._failed.clear()
-        self._apart = 0
+            self._most = None
+        self._alone.clear()
+        if self._most is not None and count >= self._most:
+            self._most = 2 * self._most if self._most <= BISECTED_MAX else None
 
     def size(self, listing_id: int, batch_max: int) -> int:
         """How many listings a call with this one may have."""
-        return min(batch_max, self._sizes.get(listing_id, batch_max))
+        most = batch_max if self._most is None else min(batch_max, self._most)
+        return min(most, self._sizes.get(listing_id, most))
 
 
 def group(

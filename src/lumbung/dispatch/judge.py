@@ -137,7 +137,7 @@ class Judge:
         delays: Delays,
         *,
         quiesce_seconds: float,
-        quiesce_seconds_max: float,
+        doubt_seconds_max: float,
         storm_rejections: int,
         bisection: Bisection,
         dice: Callable[[], float],
@@ -145,7 +145,7 @@ class Judge:
         self._lease = lease
         self._delays = delays
         self._quiesce_seconds = quiesce_seconds
-        self._quiesce_seconds_max = quiesce_seconds_max
+        self._doubt_seconds_max = doubt_seconds_max
         self._bisection = bisection
         self._storm = Storm(storm_rejections)
         self._storm_rejections = storm_rejections
@@ -162,12 +162,13 @@ class Judge:
         ids = [listing.listing_id for listing in batch.listings]
         seen = [exchanged.rows[listing_id].seen for listing_id in ids]
         whole = exchanged.as_a_whole and len(ids) > 1
-        if exchanged.as_a_whole:
+        answered = any(_is_answer(what) for what in seen)
+        if whole or (exchanged.as_a_whole and not answered):
             self._bisection.failed(ids)
         else:
             self._bisection.settled(ids)
-            if any(_is_answer(what) for what in seen):
-                self._bisection.answered()
+            if answered:
+                self._bisection.answered(len(ids))
         decided = [
             (listing, self._one(batch.task, listing, what, batch.read_at, moment, whole=whole))
             for listing, what in zip(batch.listings, seen, strict=True)
@@ -203,7 +204,7 @@ class Judge:
         situation = self._situation(task, listing, read_at, moment)
         if task is Task.READ and listing.due_for is DueFor.CONFIRM and self._remembered(listing) > moment.now:
             # The database's clock has jumped forwards: what is read now may change yet.
-            wait = min(self._remembered(listing) - moment.now, self._quiesce_seconds_max)
+            wait = min(self._remembered(listing) - moment.now, self._doubt_seconds_max)
             return Decision(Defer(wait), Fine(), "An unclear call may still take effect")
         if task is Task.READ:
             return decide_reading(
@@ -235,7 +236,7 @@ class Judge:
         remembered = self._doubts.get(listing.listing_id, NO_DOUBT).until
         if listing.doubt_left_seconds is None:
             return remembered
-        return max(remembered, read_at + min(listing.doubt_left_seconds, self._quiesce_seconds_max))
+        return max(remembered, read_at + min(listing.doubt_left_seconds, self._doubt_seconds_max))
 
     def _remembered(self, listing: Due) -> float:
         """Until when calls for it, of ours or of a lost holder, may take effect by our own clock."""

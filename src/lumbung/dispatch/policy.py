@@ -79,7 +79,6 @@ class Retry:
 
     after_seconds: float
     doubt_seconds: float | None = None
-    floor: int | None = None
     observed: int | None = None
 
 
@@ -275,9 +274,9 @@ def _in_doubt(situation: Situation, delays: Delays) -> ListingDecision:
 def _floor(minimum: int, situation: Situation, delays: Delays) -> ListingDecision:
     """The minimum goes out at once: the old, larger number oversells. A marketplace that does not take its own minimum
     either, or names one that is no more than what was sent, is given time. So it does again as long as an unclear call
-    may have put up more."""
+    may have put up more. No floor is kept over a wait: by then it may be above what is shown."""
     if situation.floored or (situation.sent is not None and minimum <= situation.sent):
-        return Retry(_backoff(situation, delays), floor=minimum)
+        return Retry(_backoff(situation, delays))
     doubtful = situation.in_doubt or situation.doubt_seconds > 0
     if situation.shown is not None and situation.shown <= minimum and not doubtful:
         return AwaitFloor(delays.floor_retry_seconds, sent=False)

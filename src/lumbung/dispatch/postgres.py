@@ -88,7 +88,12 @@ class PostgresStorage:
 
     async def note_trouble(self, held: Lease, trouble: str | None) -> None:
         async with self._pool.connection() as connection:
-            await lease.note_trouble(connection, store_id=held.store_id, epoch=held.epoch, trouble=trouble)
+            await lease.note_trouble(
+                connection,
+                store_id=held.store_id,
+                epoch=held.epoch,
+                trouble=trouble and _text(trouble, RESPONSE_BYTES_MAX),
+            )
 
     async def pause(self, held: Lease, reason: str) -> bool:
         async with self._pool.connection() as connection:
@@ -203,7 +208,7 @@ class PostgresStorage:
             settings.throttle_seconds_max,
             settings.floor_retry_seconds,
             settings.submitted_check_seconds_max,
-            settings.quiesce_seconds_max,
+            settings.doubt_seconds_max,
             2 * quiesce,
         )
 
@@ -227,7 +232,7 @@ async def _record(connection: Connection, reports: Sequence[Report], settings: S
         connection,
         [state_row(report, result) for report, result, _ in rows],
         park_retry_seconds=settings.park_retry_seconds,
-        quiesce_seconds_max=settings.quiesce_seconds_max,
+        doubt_seconds_max=settings.doubt_seconds_max,
     )
     settled = [_settle_row(r, x, call, ours[key_of(r, x)]) for r, x, call in rows if _settles(x)]
     ended = await delivery.settle_items(connection, settled)
@@ -373,9 +378,9 @@ def _doubt(result: Result) -> tuple[str, float]:
 def _noted(decision: ListingDecision) -> tuple[int | None, int | None]:
     """The floor, and the quantity that is shown, if they were told."""
     match decision:
-        case Again(floor=floor, observed=observed) | Retry(floor=floor, observed=observed):
+        case Again(floor=floor, observed=observed):
             return floor, observed
-        case Settle(observed=observed) | Correct(observed=observed):
+        case Retry(observed=observed) | Settle(observed=observed) | Correct(observed=observed):
             return None, observed
         case _:
             return None, None

@@ -127,7 +127,7 @@ class StoreSender:
             lease,
             delays_of(settings),
             quiesce_seconds=limits.quiesce_seconds,
-            quiesce_seconds_max=settings.quiesce_seconds_max,
+            doubt_seconds_max=settings.doubt_seconds_max,
             storm_rejections=settings.storm_rejections,
             bisection=bisection,
             dice=engine.dice,
@@ -317,6 +317,7 @@ class StoreSender:
                 # A bug of ours. The call was made all the same: it is written down, and its listings wait.
                 self._log.exception("a sender failed")
                 verdict, held, pause = self._undecided(batch), set(), None
+                self._breaker.abandoned(self._engine.clock.monotonic())
             calls = (*exchanged.calls, *(self._tokens.take_calls() if self._tokens else ()))
             await self._record(verdict, calls, pause)
         finally:

@@ -97,6 +97,7 @@ class Worker:
         self._look = asyncio.Event()
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
+        self._beginning: set[int] = set()  # claimed, and about to get a sender
         self._orphans: set[int] = set()  # leases without a sender at the last renewal
         self._away = False
         self._stopping = False
@@ -170,7 +171,7 @@ class Worker:
 
     async def _give_back_orphans(self, held: Mapping[int, int]) -> None:
         """A lease that had no sender twice in a row was claimed by a look that failed half-way."""
-        without = held.keys() - self._senders.keys()
+        without = held.keys() - self._senders.keys() - self._beginning
         stuck = without & self._orphans
         if stuck:
             await self._storage.give_back(self._worker_id, sorted(stuck))
@@ -266,18 +267,29 @@ class Worker:
         for store_id in work.keys() & self._senders.keys():
             self._senders[store_id][0].wake()
         wanted = [store_id for store_id, found in sorted(work.items()) if store_id not in self._senders]
-        for row in await self._claim(wanted):
-            holder = work[row.store_id].worker_id
-            if holder not in {None, self._worker_id} and row.doubt_seconds > 0:  # otherwise it was given back since
-                log.info(
-                    "a store is taken over from a worker that was lost",
-                    store=row.store_id,
-                    lost_worker=holder,
-                    doubt_seconds=row.doubt_seconds,
-                )
-            await self._begin(row)
+        claimed, worker_id = await self._claim(wanted), self._worker_id
+        self._beginning = {row.store_id for row in claimed}
+        try:
+            for row in claimed:
+                if worker_id != self._worker_id:
+                    break  # registered anew meanwhile: what the expired id has taken is free for anybody
+                self._tell_takeover(row, work[row.store_id])
+                await self._begin(row)
+                self._beginning.discard(row.store_id)
+        finally:
+            self._beginning = set()
         self._elsewhere |= set(wanted) - self._senders.keys()
         self._count()
+
+    def _tell_takeover(self, row: LeaseRow, found: Work) -> None:
+        if found.worker_id in {None, self._worker_id} or row.doubt_seconds <= 0:
+            return  # it was given back
+        log.info(
+            "a store is taken over from a worker that was lost",
+            store=row.store_id,
+            lost_worker=found.worker_id,
+            doubt_seconds=row.doubt_seconds,
+        )
 
     async def _release_waits(self, ready: Iterable[int]) -> None:
         """Only in stores that are ours: their senders hear of it here. Others do it when they have claimed a store."""

@@ -51,9 +51,10 @@ async def import_listings(
 
     A remap retires the listing and makes a new one, so that an answer in flight can never mark the wrong one. Its call
     may still take effect, for `remap_doubt_seconds` or as long as the store says, and what was submitted for
-    `submitted_seconds` more: the new listing's first delivery is confirmed after that.
+    `submitted_seconds` more: the new listing's first delivery is confirmed after that. So it is with a place whose
+    listing was removed a while ago.
     """
-    places = [(row.store_id, row.remote_variant) for row in rows]
+    places = list(map(_place, rows))
     held = await catalogue.live_listings(connection, tenant_id, places)
     skus = await catalogue.variants_by_sku(connection, tenant_id, [row.sku for row in rows])
     ids = {*skus.values(), *(listing.variant_id for listing in held.values())}
@@ -72,14 +73,30 @@ async def import_listings(
     calling = await _calling(
         connection, variants, tenant_id, moved, seconds=remap_doubt_seconds, submitted_seconds=submitted_seconds
     )
+    doubted = await catalogue.doubted_places(connection, tenant_id, list(map(_place, fresh)))
+    for listing in moved:
+        doubted[_place(listing)] = max(doubted.get(_place(listing), 0.0), calling.get(listing.id, 0.0))
     await stock.write(connection, variants.values())
-    doubted = {row.id: calling[place] for row in added if (place := (row.store_id, row.remote_variant)) in calling}
-    await catalogue.doubt_states(connection, tenant_id, doubted)
+    doubts = {row.id: seconds for row in added if (seconds := doubted.get(_place(row), 0.0)) > 0}
+    await catalogue.doubt_states(connection, tenant_id, doubts)
     return Imported(len(fresh) - len(moved), len(rows) - len(fresh), len(moved))
 
 
-async def remove_listings(connection: Connection, tenant_id: int, listings: Iterable[ListingRow], message: str) -> int:
-    """Retire listings and end their items at once as failed with `message`; returns how many were still there."""
+def _place(row: Mapped | ListingRow) -> tuple[int, str]:
+    return row.store_id, row.remote_variant
+
+
+async def remove_listings(
+    connection: Connection,
+    tenant_id: int,
+    listings: Iterable[ListingRow],
+    message: str,
+    *,
+    remap_doubt_seconds: float,
+    submitted_seconds: float,
+) -> int:
+    """Retire listings and end their items at once as failed with `message`; returns how many were still there. For how
+    long their calls may still take effect is kept, for who has their places next."""
     listings = list(listings)
     variants = await _locked(connection, tenant_id, {listing.variant_id for listing in listings})
     [(version, _)] = await db.take_versions(connection, 1)
@@ -88,9 +105,13 @@ async def remove_listings(connection: Connection, tenant_id: int, listings: Iter
         variant = variants[tenant_id, listing.variant_id]
         if listing.id in variant.listings:
             variant.remove(variant.listings[listing.id], message, version=version)
-            removed.append(listing.id)
-    await catalogue.retire_listings(connection, tenant_id, removed)
+            removed.append(listing)
+    await catalogue.retire_listings(connection, tenant_id, [listing.id for listing in removed])
+    calling = await _calling(
+        connection, variants, tenant_id, removed, seconds=remap_doubt_seconds, submitted_seconds=submitted_seconds
+    )
     await stock.write(connection, variants.values())
+    await catalogue.doubt_states(connection, tenant_id, calling)
     return len(removed)
 
 
@@ -116,25 +137,24 @@ async def _calling(
     connection: Connection,
     variants: Mapping[Pair, VariantStock],
     tenant_id: int,
-    moved: Iterable[ListingRow],
+    retired: Iterable[ListingRow],
     *,
     seconds: float,
     submitted_seconds: float,
-) -> dict[tuple[int, str], float]:
-    """The places among those that are moved where a call may be under way, and for how many seconds.
+) -> dict[int, float]:
+    """Those for which a call may be under way or may yet take effect, and for how many seconds.
 
     Looked at under the locks that `stock.write` takes, all of them and in their order: a call that begins later finds
     the listing cleared.
     """
-    moved = list(moved)
-    if not moved:
+    ids = [listing.id for listing in retired]
+    if not ids:
         return {}
     written = {(v.tenant_id, id_) for v in variants.values() for id_ in (*v.changes.due, *v.changes.cleared)}
     await db.lock_states(connection, written)
-    calling = await catalogue.calling_states(
-        connection, tenant_id, [row.id for row in moved], seconds=seconds, submitted_seconds=submitted_seconds
+    return await catalogue.calling_states(
+        connection, tenant_id, ids, seconds=seconds, submitted_seconds=submitted_seconds
     )
-    return {(row.store_id, row.remote_variant): calling[row.id] for row in moved if row.id in calling}
 
 
 async def _add(

@@ -41,7 +41,14 @@ async def remove(pool: Pool, settings: Settings, store: StoreRow, progress: Prog
         )
 
     async def work(connection: Connection, chunk: list[ListingRow]) -> None:
-        await remove_listings(connection, store.tenant_id, chunk, f"Store {store.name!r} was removed")
+        await remove_listings(
+            connection,
+            store.tenant_id,
+            chunk,
+            f"Store {store.name!r} was removed",
+            remap_doubt_seconds=settings.remap_doubt_seconds,
+            submitted_seconds=settings.submitted_seconds_max,
+        )
 
     await _in_chunks(pool, settings, store, work, progress)
     async with pool.transaction() as connection:

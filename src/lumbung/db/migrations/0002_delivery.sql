@@ -50,6 +50,9 @@ ALTER TABLE store_lease
     ADD COLUMN trouble_since    timestamptz,
     ADD CONSTRAINT store_lease_trouble CHECK ((trouble IS NULL) = (trouble_since IS NULL));
 
+-- Who had a place before: a call of a listing that was removed may still take effect.
+CREATE INDEX listing_retired ON listing (tenant_id, store_id, remote_variant) WHERE retired_at IS NOT NULL;
+
 -- What a process can serve: only such count for the share of another that can serve as much as they.
 ALTER TABLE worker ADD COLUMN channels text[] NOT NULL DEFAULT '{}';
 
