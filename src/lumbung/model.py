@@ -24,7 +24,8 @@ LATENCY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class Lane(IntEnum):
-    """The order in which due listings go. NONE: not due. The RETRY_ ones: their last attempt failed."""
+    """The order in which due listings go. NONE: not due. The RETRY_ ones: they have waited after a
+    failed attempt."""
 
     NONE = 0
     FALLING = 1

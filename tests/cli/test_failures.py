@@ -12,7 +12,7 @@ FIX = "When the cause is mended: `lumbung failures retry --all`\n"
 PAUSED = "Store 'Main' is paused (Token dead): `lumbung store resume 1`"
 RUNS = (
     "INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)"
-    " SELECT 'w', now(), now(), now(), 99"
+    " SELECT 'w', now(), now(), now() + interval '99 s', 99"
 )
 TRIED = "UPDATE listing_state SET attempts = 3, lane = 4 WHERE listing_id = 1"
 

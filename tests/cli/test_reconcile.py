@@ -49,7 +49,7 @@ class Worker:
 
 RUNS = (
     "INSERT INTO worker (name, started_at, renewed_at, expires_at, lifetime_seconds)"
-    " SELECT 'w', now(), now(), now(), 99"
+    " SELECT 'w', now(), now(), now() + interval '99 s', 99"
 )
 GONE = "DELETE FROM worker"
 NO_WORKER = "No worker runs; start one with `lumbung serve` (waiting 60 s for it)\n"

@@ -98,7 +98,7 @@ async def test_a_lease_says_what_its_holder_needs(world: World) -> None:
     )
     row = await leased(world)
     assert row == LeaseRow(
-        world.stores["Toko Padi"].id, world.tenant_id, 1, "blib", "Toko Padi", b"abc", 0.0, LIFETIME, app, b"t", b"d"
+        world.stores["Toko Padi"].id, world.tenant_id, 1, "blib", "Toko Padi", b"abc", 0.0, LIFETIME, app, b"t"
     )
     assert "abc" not in repr(row)
 

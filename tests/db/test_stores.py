@@ -17,7 +17,7 @@ COVERS = {
     "set_credentials",
     "add_lease_row",
     "find_store",
-    "live_stores",
+    "unretired_stores",
     "list_stores",
     "set_mode",
     "pause_store",
@@ -68,7 +68,7 @@ async def test_a_name_is_taken_while_its_store_lives_and_free_when_it_is_removed
         )
         await stores.retire(connection, tenant_id=tenant, store_id=first)
         assert await stores.find_store(connection, tenant, "Padi") is None
-        assert await stores.live_stores(connection) == []
+        assert await stores.unretired_stores(connection) == []
         second = await stores.add_store(connection, tenant_id=tenant, channel="shpe", name="Padi", mode=StoreMode.LIVE)
     assert second is not None
     assert second != first
@@ -136,7 +136,7 @@ async def test_stores_are_listed_with_their_listings_and_warehouses(world: World
         await stores.unlink(connection, tenant_id=tenant, store_id=store, warehouse_id=west)
         [row] = await stores.list_stores(connection, tenant)
         assert len(await stores.list_stores(connection, None)) == 2
-        assert [one.name for one in await stores.live_stores(connection)] == ["elsewhere", "Padi"]
+        assert [one.name for one in await stores.unretired_stores(connection)] == ["elsewhere", "Padi"]
     assert {key: row[key] for key in ("id", "tenant", "channel", "mode", "listings", "warehouses")} == {
         "id": store,
         "tenant": "Toko",

@@ -78,7 +78,6 @@ def _take(tables: Tables, lease: Lease, worker_id: int, times: ChannelTimes) -> 
         lease.lifetime_seconds,
         store.channel_app_id,
         store.tokens,
-        store.tokens_digest,
         lease.trouble is not None,
     )
 

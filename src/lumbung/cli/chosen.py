@@ -59,7 +59,7 @@ async def find_chosen(
     if store is not None:
         named = await find.store(connection, tenant_id, store)
         return Chosen(tenant_id, named, (named,), skus or None)
-    every = await stores.live_stores(connection)
+    every = await stores.unretired_stores(connection)
     return Chosen(tenant_id, None, tuple(row for row in every if row.tenant_id == tenant_id), skus or None)
 
 

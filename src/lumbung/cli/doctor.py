@@ -115,7 +115,7 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
         missing = await db.missing_partitions(connection, now=server.now, ahead_days=PARTITIONS_DAYS_MIN)
         unsettled = await stores.unsettled(connection)
         partners = await tenants.partner_secrets(connection)
-        every = await stores.live_stores(connection)
+        every = await stores.unretired_stores(connection)
         delivering = await db.delivering(connection)
     yield check_partitions(missing)
     yield check_workers(delivering)

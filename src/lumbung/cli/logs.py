@@ -15,7 +15,10 @@ from lumbung.settings import Settings
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FORMATS = ("auto", "json", "console")
-SECRET_WORDS = frozenset({"secret", "secrets", "credential", "credentials", "token", "tokens", "password", "passwords"})
+SECRET_WORDS = frozenset(
+    {"secret", "secrets", "credential", "credentials", "token", "tokens", "password", "passwords"}
+    | {"authorization", "key", "keys", "signature", "sign"}
+)
 REDACTED = "[redacted]"
 
 

@@ -49,7 +49,7 @@ PROGRESS_SECONDS = 5.0  # between two lines that say how far it is, where no bar
 
 
 @dataclass(slots=True)
-class Outcome:
+class Findings:
     """`rows`: a marked listing each; `counts`: of KINDS, listings that were not marked among the skipped.
 
     `complete`: nothing was left out or unread.
@@ -90,34 +90,34 @@ def reconcile(
     if dry_run and no_wait:
         raise UsageError("--dry-run does not go with --no-wait: nobody would be told what was read")
     due_for = DueFor.OBSERVE if dry_run else DueFor.RECONCILE
-    outcome = session.run(context, partial(_reconcile, tenant, store, due_for, correct_down, no_wait))
+    findings = session.run(context, partial(_reconcile, tenant, store, due_for, correct_down, no_wait))
     if no_wait and as_json:
-        output.document({"asked": len(outcome.marked), "skipped": outcome.counts["skipped"]})
+        output.document({"asked": len(findings.marked), "skipped": findings.counts["skipped"]})
     elif no_wait:
         output.say(
-            f"Workers were asked to read {_listings(len(outcome.marked))} back; `lumbung failures list` shows trouble"
+            f"Workers were asked to read {_listings(len(findings.marked))} back; `lumbung failures list` shows trouble"
         )
     elif as_json:
-        output.document({"counts": {kind: outcome.counts[kind] for kind in KINDS}, "listings": outcome.rows})
+        output.document({"counts": {kind: findings.counts[kind] for kind in KINDS}, "listings": findings.rows})
     else:
-        _show(outcome, dry_run=dry_run)
-    if dry_run and (above := outcome.counts["above"]):
+        _show(findings, dry_run=dry_run)
+    if dry_run and (above := findings.counts["above"]):
         output.note(
             f"{_listings(above)} would oversell, and this dry run has corrected nothing: run it without --dry-run"
         )
-    for note in outcome.notes:
+    for note in findings.notes:
         output.note(note)
-    if not outcome.complete:
+    if not findings.complete:
         raise typer.Exit(1)
 
 
-def _show(outcome: Outcome, *, dry_run: bool) -> None:
-    different = [row for row in outcome.rows if row["found"] != "equal"]
+def _show(findings: Findings, *, dry_run: bool) -> None:
+    different = [row for row in findings.rows if row["found"] != "equal"]
     if different:
         output.listing(different, COLUMNS, as_json=False)
-    counts = outcome.counts
+    counts = findings.counts
     corrected = "oversells" if dry_run else "oversells, corrected"
-    told = f", {outcome.raised} told again" if outcome.raised else ""
+    told = f", {findings.raised} told again" if findings.raised else ""
     output.say(
         f"{counts['equal']} equal, {counts['above']} above ({corrected}), {counts['below']} below "
         f"(probably sold{told}), {counts['unreadable']} unreadable, {counts['skipped']} skipped"
@@ -131,7 +131,7 @@ def _listings(count: int) -> str:
 
 async def _reconcile(
     tenant: str | None, store: str | None, due_for: DueFor, correct_down: bool, no_wait: bool, hub: Installation
-) -> Outcome:
+) -> Findings:
     async with hub.pool.connection() as connection:
         which = await chosen.find_chosen(connection, tenant, store)
         problems = {row.id: _unreadable(row) for row in which.stores}
@@ -142,31 +142,31 @@ async def _reconcile(
         workers = await upkeep.workers_live(connection)
     notes = [f"Left out. {problem}" for problem in problems.values() if problem is not None]
     complete = not notes
-    outcome = Outcome(await mark(hub, which, readable, due_for, "reconcile"), notes)
-    outcome.counts["skipped"] = sum(others.values())
+    findings = Findings(await mark(hub, which, readable, due_for, "reconcile"), notes)
+    findings.counts["skipped"] = sum(others.values())
     if any(others.values()):
         complete = complete and not others["busy"] and not others["parked"]
         notes += _why_skipped(others)
-    if outcome.marked and not workers:
+    if findings.marked and not workers:
         wait = "" if no_wait else f" (waiting {hub.settings.reconcile_stall_seconds:g} s for it)"
         output.note(f"{NO_WORKER[0].upper()}{NO_WORKER[1:]}{wait}")
     if no_wait:
-        outcome.complete = complete
-        return outcome
-    unread = await _wait(hub, which, outcome.marked)
+        findings.complete = complete
+        return findings
+    unread = await _wait(hub, which, findings.marked)
     if unread:
         notes.append(f"{_listings(len(unread))} not read yet: {await _why_unread(hub, which, readable)}")
-    await _read(hub, which.tenant_id, outcome)
-    found = Counter(row["found"] for row in outcome.rows)
+    await _read(hub, which.tenant_id, findings)
+    found = Counter(row["found"] for row in findings.rows)
     if found["skipped"]:
         notes.append(f"{_listings(found['skipped'])} got a newer update: reconcile again when it is delivered")
     if found["unreadable"]:
         notes.append(f"{_listings(found['unreadable'])} could not be read: the column WHY has the marketplace's words")
     complete = complete and not (unread or found["unread"] or found["skipped"] or found["unreadable"])
     if correct_down:
-        await _correct_down(hub, which, outcome)
-    outcome.complete = complete
-    return outcome
+        await _correct_down(hub, which, findings)
+    findings.complete = complete
+    return findings
 
 
 def _why_skipped(others: Mapping[str, int]) -> list[str]:
@@ -231,7 +231,7 @@ async def _why_unread(hub: Installation, which: Chosen, store_ids: list[int]) ->
     async with hub.pool.connection() as connection:
         if not await upkeep.workers_live(connection):
             return NO_WORKER
-        now = [row for row in await stores.live_stores(connection) if row.id in store_ids]
+        now = [row for row in await stores.unretired_stores(connection) if row.id in store_ids]
         troubles = await upkeep.store_troubles(connection, tenant_id=which.tenant_id, store_ids=store_ids)
     problems = [problem for row in now if (problem := chosen.not_live(row)) is not None]
     problems += [f"store {name!r}: {trouble}" for name, trouble in troubles]
@@ -242,12 +242,12 @@ async def _why_unread(hub: Installation, which: Chosen, store_ids: list[int]) ->
     return "workers go on as fast as the marketplace allows; reconcile again for the result"
 
 
-async def _read(hub: Installation, tenant_id: int, outcome: Outcome) -> None:
+async def _read(hub: Installation, tenant_id: int, findings: Findings) -> None:
     async with hub.pool.connection() as connection:
-        for chunk in _chunks(outcome.marked, hub.settings.chunk_rows_max):
+        for chunk in _chunks(findings.marked, hub.settings.chunk_rows_max):
             rows = await upkeep.read_observed(connection, tenant_id=tenant_id, marked=chunk)
-            outcome.rows += [_row(row) for row in rows]
-    outcome.counts.update(row["found"] for row in outcome.rows)
+            findings.rows += [_row(row) for row in rows]
+    findings.counts.update(row["found"] for row in findings.rows)
 
 
 def _row(row: upkeep.Row) -> dict[str, Any]:
@@ -272,12 +272,12 @@ def _found(row: upkeep.Row) -> tuple[str, str | None]:
     return "equal", None
 
 
-async def _correct_down(hub: Installation, which: Chosen, outcome: Outcome) -> None:
-    below = {row["listing_id"] for row in outcome.rows if row["found"] == "below"}
+async def _correct_down(hub: Installation, which: Chosen, findings: Findings) -> None:
+    below = {row["listing_id"] for row in findings.rows if row["found"] == "below"}
     told: list[int] = []
-    for chunk in _chunks([one for one in outcome.marked if one.listing_id in below], hub.settings.chunk_rows_max):
+    for chunk in _chunks([one for one in findings.marked if one.listing_id in below], hub.settings.chunk_rows_max):
         told += await session.retried(partial(_correct_chunk, hub, which, chunk))
-    outcome.raised = len(told)
+    findings.raised = len(told)
     if told:
         await wake.notify(hub.pool, set(told))
 

@@ -37,7 +37,6 @@ class LeaseRow:
     lifetime_seconds: float = 15.0
     channel_app_id: int | None = None
     tokens: bytes | None = field(default=None, repr=False)
-    tokens_digest: bytes | None = None
     in_trouble: bool = False
 
 
@@ -111,7 +110,6 @@ async def claim(
             row["lifetime_seconds"],
             row["channel_app_id"],
             row["tokens"],
-            row["tokens_digest"],
             row["in_trouble"],
         )
         for row in rows

@@ -18,9 +18,7 @@ WITH mine AS (
     RETURNING id, channels
 )
 SELECT (SELECT count(*) FROM mine) AS renewed,
-       (SELECT count(*) FROM worker w
-        WHERE NOT w.stopping AND w.channels @> (SELECT channels FROM mine) AND (w.id = :id OR w.expires_at > clock_timestamp()
-                                                AND w.expires_at <= clock_timestamp() + w.lifetime_seconds * interval '1 second')) AS live
+       1 + (SELECT count(*) FROM live_worker w WHERE w.id <> :id AND w.channels @> (SELECT channels FROM mine)) AS live
 
 -- name: stop_worker!
 UPDATE worker SET stopping = true, expires_at = clock_timestamp() WHERE id = :id
@@ -75,7 +73,7 @@ FROM free LEFT JOIN holder h ON h.id = free.worker_id, store s
 WHERE l.store_id = free.store_id AND s.id = l.store_id
   AND (h.id IS NULL OR h.stopping OR h.renewed_at + free.lifetime_seconds * interval '1 second' < clock_timestamp()
        OR h.renewed_at > clock_timestamp() + free.lifetime_seconds * interval '1 second')
-RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.channel_app_id, s.credentials, s.tokens, s.tokens_digest,
+RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.channel_app_id, s.credentials, s.tokens,
           l.lifetime_seconds::float8 AS lifetime_seconds, l.trouble IS NOT NULL AS in_trouble,
           greatest(0, extract(epoch FROM l.doubt_until - clock_timestamp()))::float8 AS doubt_seconds
 

@@ -75,9 +75,9 @@ async def find_store(connection: Connection, tenant_id: int, reference: str) -> 
     return None if row is None else _store(row)
 
 
-async def live_stores(connection: Connection) -> list[StoreRow]:
+async def unretired_stores(connection: Connection) -> list[StoreRow]:
     """The stores of all tenants, in whatever mode, that were not removed."""
-    return [_store(row) for row in await _queries["live_stores"].all(connection)]
+    return [_store(row) for row in await _queries["unretired_stores"].all(connection)]
 
 
 async def list_stores(connection: Connection, tenant_id: int | None) -> list[Row]:

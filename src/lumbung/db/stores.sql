@@ -110,6 +110,6 @@ WHERE tenant_id = :tenant_id AND store_id = :store_id AND retired_at IS NULL
 -- name: has_unsettled_links$
 SELECT EXISTS (SELECT FROM store_warehouse WHERE tenant_id = :tenant_id AND store_id = :store_id AND settled_at IS NULL)
 
--- name: live_stores
+-- name: unretired_stores
 -- Of all tenants.
 SELECT id, tenant_id, channel, name, mode, pause_reason, credentials FROM store WHERE retired_at IS NULL ORDER BY id

@@ -139,7 +139,7 @@ WHERE s.tenant_id = c.tenant_id AND s.listing_id = c.listing_id
 RETURNING s.listing_id, s.store_id
 
 -- name: workers_live$
-SELECT count(*) FROM worker WHERE NOT stopping AND renewed_at + lifetime_seconds * interval '1 second' > clock_timestamp()
+SELECT count(*) FROM live_worker
 
 -- name: store_troubles
 -- Why marketplaces cannot be reached now, by store.

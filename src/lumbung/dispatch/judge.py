@@ -148,7 +148,6 @@ class Judge:
         self._doubt_seconds_max = doubt_seconds_max
         self._bisection = bisection
         self._storm = Storm(storm_rejections)
-        self._storm_rejections = storm_rejections
         self._held: dict[int, Result] = {}
         self._doubts: dict[int, Doubt] = {}  # our own, by our own clock: the database's may jump
         self._dice = dice

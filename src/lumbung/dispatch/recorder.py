@@ -154,6 +154,7 @@ class Recorder:
 
     def _count(self, store_id: int, rows: int) -> None:
         self._rows_of_all += rows
+        self._metrics.backlog.set(self._rows_of_all)
         self._rows[store_id] = self._rows.get(store_id, 0) + rows
         if not self._rows[store_id]:
             del self._rows[store_id]

@@ -6,7 +6,7 @@
 --   ask       what became of what was submitted (`handle`)
 --   confirm   a call was unclear and can no longer take effect: read back, else send again
 --   reconcile read back, and correct what oversells (dispatch/reconcile.py); observe: read back only
--- Lanes 4 to 6 are 1 to 3 for listings whose last attempt failed: retries have a share of their own.
+-- Lanes 4 to 6 are 1 to 3 for listings that have waited after a failed attempt: retries have a share of their own.
 -- `doubtful_until`: until then a call that ended unclear may still take effect; `quantity_doubtful` is what it said, null
 -- when that is not known (a lost holder's call, or several that differ). `quantity_floor`: the least that the marketplace
 -- takes, to be sent instead of a lower one. `park_retry_at` is there as long as a row in listing_wait stands for it.
@@ -55,6 +55,13 @@ CREATE INDEX listing_retired ON listing (tenant_id, store_id, remote_variant) WH
 
 -- What a process can serve: only such count for the share of another that can serve as much as they.
 ALTER TABLE worker ADD COLUMN channels text[] NOT NULL DEFAULT '{}';
+
+-- A process that could take a store now. One that is valid for longer than a lifetime was written before the clock jumped
+-- back.
+CREATE VIEW live_worker AS
+SELECT id, channels FROM worker
+WHERE NOT stopping AND expires_at > clock_timestamp()
+  AND expires_at <= clock_timestamp() + lifetime_seconds * interval '1 second';
 
 -- All items of updates made before ended_until have ended: what the deadline's sweep need not look at again.
 CREATE TABLE item_deadline (
