@@ -4,7 +4,8 @@ Lanes: 1 zero or falling, 2 rising, 3 refresh; 4 to 6 are the same for listings 
 Each place is given by smooth weighted round robin: everyone who has something due gains its weight, the one that has
 gained most gets the place and pays what all of them gained. So over any run of places each gets its share to within
 about one, also one place at a time; what one does not use goes to the others; and one that has nothing due saves
-nothing up. It is done twice: first between fresh listings and retries, then between the three lanes of the one that won.
+nothing up. It is done twice: first between fresh listings and retries, then between the three lanes of the one that
+won.
 """
 
 from __future__ import annotations
