@@ -96,6 +96,14 @@ async def test_an_exception_that_another_library_logs_is_without_what_its_frames
     check(stderr.getvalue())
 
 
+def test_what_stands_under_the_name_of_a_secret_inside_of_a_list_is_not_logged(stderr: io.StringIO) -> None:
+    stores = [{"name": "Toko Padi", "token": "token-1"}, ({"api": [{"password": "password-2"}]},)]
+    structlog.get_logger().warning("stores", stores=stores, pair=({"credentials": CREDENTIALS},))
+    written = stderr.getvalue()
+    assert ("Toko Padi" in written, written.count("[redacted]")) == (True, 3)
+    assert [value for value in (*CREDENTIALS.values(), "token-1", "password-2") if value in written] == []
+
+
 def test_what_stands_under_the_name_of_a_secret_is_not_logged(stderr: io.StringIO) -> None:
     structlog.get_logger().warning("credentials", credentials=CREDENTIALS, tokens=["a-token"], store=1)
     assert "[redacted]" in stderr.getvalue()

@@ -122,6 +122,13 @@ def test_a_lane_that_had_nothing_due_saves_nothing_up() -> None:
     assert totals(shares, PLENTY, 1, 10) == given_to(lane1=7, lane2=2, lane3=1)
 
 
+def test_a_lane_that_ran_out_before_its_turn_has_no_claim_left_when_something_is_due_again() -> None:
+    shares = LaneShares()
+    assert totals(shares, {1: 100, 3: 100}, 1, 4) == given_to(lane1=4)  # the next but one would be lane 3's
+    assert shares.take({2: 100}, 1) == given_to(lane2=1)
+    assert shares.take({2: 100, 3: 100}, 3) == given_to(lane2=2, lane3=1)
+
+
 def test_retries_save_nothing_up_while_none_is_due() -> None:
     shares = LaneShares()
     assert totals(shares, PLENTY, 1, 300) == given_to(lane1=210, lane2=60, lane3=30)

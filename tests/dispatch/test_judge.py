@@ -30,7 +30,7 @@ from lumbung.channels.base import (
 from lumbung.db import delivery
 from lumbung.db.delivery import Due
 from lumbung.dispatch.batching import Bisection
-from lumbung.dispatch.judge import Answered, Exchanged, Judge, Moment, Told, Verdict, sent_quantity
+from lumbung.dispatch.judge import DOUBTS_MAX, Answered, Exchanged, Judge, Moment, Told, Verdict, sent_quantity
 from lumbung.dispatch.policy import (
     Again,
     AwaitFloor,
@@ -404,6 +404,16 @@ def test_two_unclear_calls_that_said_different_numbers_are_remembered_though_the
     )
     assert (first.doubt_unknown, second.doubt_unknown) == (False, True)
     assert not third.doubt_unknown  # the others are over by our own clock too
+
+
+def test_an_unclear_call_that_may_still_take_effect_is_remembered_however_many_there_are() -> None:
+    judge = judge_of()
+    first = push(judge, *((due(listing, quantity=3), InDoubt("timeout")) for listing in range(DOUBTS_MAX + 1)))
+    assert not any(result.doubt_unknown for result in first.results)
+    soon = Moment(MOMENT.now + 1.0, MOMENT.now + 2.0)
+    for listing in (0, DOUBTS_MAX):
+        [another] = push(judge, (due(listing, quantity=4), InDoubt("timeout")), moment=soon).results
+        assert another.doubt_unknown
 
 
 # --- asking and reading ---

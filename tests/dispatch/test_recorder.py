@@ -322,6 +322,34 @@ async def test_a_store_that_was_apart_is_written_with_the_others_again_and_in_it
     assert await states(world) == {"one0": "parked", "two0": "idle"}
 
 
+class LockedAtFirst(Watched):
+    """A row of the first batch is locked; notes before each batch whether a store is to wait."""
+
+    def __init__(self, pool: Pool, store_id: int) -> None:
+        super().__init__(pool, LOCKING)
+        self.recorder = Recorder(self, LOCKING, WorkerMetrics())
+        self.behind: list[bool] = []
+        self._store_id = store_id
+
+    async def record(self, reports: Sequence[Report]) -> Recorded:
+        self.behind.append(self.recorder.is_behind(self._store_id))
+        if len(self.behind) == 1:
+            raise LockBusy("locked")
+        return await super().record(reports)
+
+
+async def test_what_a_store_has_gathered_behind_a_lock_holds_up_no_other_when_the_lock_is_gone(world: World) -> None:
+    one, two, gathered, _ = await two_stores(world, 6)
+    storage = LockedAtFirst(world.pool, two.store_id)
+    reports = [report(one, result(*listing)) for listing in gathered]
+    for each in reports:
+        storage.recorder.put(each)
+    task = asyncio.create_task(storage.recorder.run())
+    assert [await each.recorded for each in reports] == [True] * 6
+    task.cancel()
+    assert storage.behind == [True, False, False, False]  # it is apart until little is left
+
+
 class LostTwice(Watched):
     """The first store's rows are locked, and then the database is away, before it is written."""
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from lumbung.channels.base import Rejected
+from lumbung.channels.base import Rejected, Scope
 from lumbung.dispatch.breaker import Breaker
 from lumbung.dispatch.judge import Judge
+from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.dispatch.sender import UNDECIDED_MESSAGE
+from lumbung.errors import Unavailable
 from lumbung.keyring import Keyring
 from tests.flow.hub import FAST, until
 from tests.flow.market_account import Job
@@ -102,3 +104,23 @@ async def test_a_bug_between_two_calls_is_loud_and_ends_neither_the_sender_nor_w
         await shop.hub.ended(first, second)
         assert (shop.account.shown["a"], shop.account.shown["b"]) == (5, 6)
         assert await shop.hub.world.value("SELECT epoch FROM store_lease WHERE store_id = $1", shop.store.id) == 1
+
+
+async def test_a_database_that_is_away_while_an_application_is_slowed_down_does_not_stop_the_store(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise Unavailable("away")
+
+    async with running_shop(database_url, keyring, FAST, skus=("a",)) as shop:
+        app = await shop.hub.world.value(
+            "INSERT INTO channel_app (channel, name, credentials) VALUES ('shpe', 'app', '') RETURNING id"
+        )
+        await shop.hub.world.execute("UPDATE store SET channel_app_id = $1", app)
+        monkeypatch.setattr(PostgresStorage, "block", away)
+        shop.account.throttle(Scope.APPLICATION, FAST.throttle_seconds_min)
+        with capture_logs() as logs:
+            await shop.hub.ended(await shop.update("a", 5))
+        told = [(entry["log_level"], entry["event"]) for entry in logs if entry["log_level"] in {"warning", "error"}]
+        assert told == [("warning", "other processes could not be told to slow down")]
+        assert ([call.status for call in shop.account.called()], shop.account.shown["a"]) == ([429, 200], 5)

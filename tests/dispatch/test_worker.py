@@ -282,3 +282,44 @@ async def test_a_probe_that_a_bug_leaves_undecided_is_followed_by_another(
             await shop.hub.ended(await shop.update("a", 5))
     assert probes >= 2
     assert shop.account.shown["a"] == 5
+
+
+async def test_a_renewal_that_is_answered_late_leaves_a_store_alone_that_was_opened_anew_meanwhile(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer tells of an epoch between that of the sender that was there and that of the one that is there now."""
+    note, renew = PostgresStorage.note_quiesce, PostgresStorage.renew
+    opened: asyncio.Queue[int] = asyncio.Queue()
+    change, answered, heeded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def noted(self: PostgresStorage, held: Lease, seconds: float) -> None:
+        await note(self, held, seconds)
+        opened.put_nowait(held.epoch)
+
+    async def late(self: PostgresStorage, worker_id: int) -> Any:
+        answer = await renew(self, worker_id)
+        if answered.is_set():
+            heeded.set()
+        elif answer is not None and change.is_set():
+            async with shop.hub.world.pool.transaction() as operator:
+                await stores.revoke_lease(operator, store_id=shop.store.id, quiesce_seconds=0.0)
+            assert await opened.get() == 3
+            answered.set()
+            return replace(answer, held={shop.store.id: 2})
+        return answer
+
+    monkeypatch.setattr(PostgresStorage, "note_quiesce", noted)
+    monkeypatch.setattr(PostgresStorage, "renew", late)
+    async with running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop:
+        code = await shop.update("a", 5)
+        with capture_logs() as logs:
+            async with worker_of(shop, keyring, HASTY), shop.account.gate("/push") as gate:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    assert await opened.get() == 1
+                    await gate.entered()
+                    change.set()
+                    await heeded.wait()
+                gate.open()
+                await shop.hub.ended(code)
+        assert [entry["epoch"] for entry in logs if entry["event"].startswith("a store is opened anew")] == [1]
+        assert await shop.hub.world.value("SELECT epoch FROM store_lease") == 3
