@@ -21,6 +21,7 @@ COVERS = {
     "listings_of_store",
     "calling_states",
     "doubt_states",
+    "doubted_places",
     "list_listings",
     "stock_of_sku",
     "contributions_of_sku",
@@ -145,6 +146,24 @@ async def test_what_decides_a_skus_quantities_is_shown_by_warehouse(world: World
         ("default", 5, "J"),
         ("east", 3, None),
     ]
+
+
+async def test_a_place_is_in_doubt_as_long_as_a_call_of_a_listing_that_is_gone(world: World) -> None:
+    await world.small()
+    [row] = await world.rows("SELECT id, store_id, remote_variant FROM listing")
+    listing, place = row["id"], (row["store_id"], row["remote_variant"])
+    async with world.pool.transaction() as connection:
+
+        async def doubted(tenant_id: int = world.tenant_id) -> dict[tuple[int, str], float]:
+            return await catalogue.doubted_places(connection, tenant_id, [place, (place[0], "another")])
+
+        await catalogue.doubt_states(connection, world.tenant_id, {listing: 600.0})
+        assert await doubted() == {}  # it is still there
+        await catalogue.retire_listings(connection, world.tenant_id, [listing])
+        assert await doubted() == {place: pytest.approx(600.0, abs=30)}
+        assert await doubted(world.tenant_id + 1) == {}
+        await catalogue.doubt_states(connection, world.tenant_id, {listing: -1.0})
+        assert await doubted() == {}
 
 
 async def test_listings_whose_calls_may_take_effect_are_found_and_doubted(world: World) -> None:

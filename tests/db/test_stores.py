@@ -21,6 +21,7 @@ COVERS = {
     "list_stores",
     "set_mode",
     "pause_store",
+    "pause_held_store",
     "resume_store",
     "retire_store",
     "lock_links",
@@ -203,6 +204,28 @@ async def test_two_live_stores_are_never_the_same_account(world: World) -> None:
             connection, tenant_id=world.tenant_id, channel="blib", name="B", mode=StoreMode.LIVE, account="TOQ-1"
         )
     assert again not in (None, kept)
+
+
+async def test_a_store_is_paused_by_its_holder_only_and_once_it_is_mended_no_more(world: World) -> None:
+    await world.tenant()
+    store = await world.store("Padi")
+    [row] = await claim(world, await register(world), store)
+
+    async def paused(epoch: int) -> bool:
+        async with world.pool.transaction() as connection:
+            return await stores.pause_held(
+                connection, tenant_id=world.tenant_id, store_id=store, epoch=epoch, reason="why"
+            )
+
+    assert not await paused(row.epoch - 1)
+    assert await paused(row.epoch)
+    modes = "SELECT mode, pause_reason, mode_before_pause FROM store"
+    assert await world.rows(modes) == [{"mode": "paused", "pause_reason": "why", "mode_before_pause": "live"}]
+    async with world.pool.transaction() as connection:
+        await stores.revoke_lease(connection, store_id=store, quiesce_seconds=60.0)
+        await stores.resume(connection, tenant_id=world.tenant_id, store_id=store)
+    assert not await paused(row.epoch)
+    assert await world.rows(modes) == [{"mode": "live", "pause_reason": None, "mode_before_pause": None}]
 
 
 async def test_a_revoked_lease_has_another_epoch_and_leaves_what_is_in_flight_in_doubt(world: World) -> None:

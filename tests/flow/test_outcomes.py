@@ -327,5 +327,5 @@ async def test_the_answer_of_a_listing_that_was_removed_meanwhile_marks_nothing(
     await until(lambda: hub.world.value("SELECT count(*) FROM call"), lambda count: count == 1)
     assert (await item_of(hub, code))["message"] == "The listing was mapped to another SKU"
     states = await hub.world.rows("SELECT state, lane FROM listing_state ORDER BY listing_id")
-    assert states == [{"state": "idle", "lane": 0}]
+    assert states == [{"state": "idle", "lane": 0}] * 2  # the new one has a state because a call is in doubt
     assert hub.sandbox.ledger.listing("blib", STORE_CODE, remote).quantity == 20
