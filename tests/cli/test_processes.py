@@ -269,6 +269,8 @@ def test_several_processes_may_serve_one_database_from_the_start(empty_database_
     try:
         for process, port in zip(processes, ports, strict=False):
             process.until_ready(f"http://127.0.0.1:{port}")
+        worker = processes[-1]
+        worker.until(lambda: "the worker delivers" in worker.said, "delivery")
     finally:
         for process in processes:
             process.terminate()
