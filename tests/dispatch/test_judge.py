@@ -30,7 +30,7 @@ from lumbung.channels.base import (
 from lumbung.db import delivery
 from lumbung.db.delivery import Due
 from lumbung.dispatch.batching import Bisection
-from lumbung.dispatch.judge import DOUBTS_MAX, Answered, Exchanged, Judge, Moment, Told, Verdict, sent_quantity
+from lumbung.dispatch.judge import DOUBTS_KEPT, Answered, Exchanged, Judge, Moment, Told, Verdict, sent_quantity
 from lumbung.dispatch.policy import (
     Again,
     AwaitFloor,
@@ -408,12 +408,20 @@ def test_two_unclear_calls_that_said_different_numbers_are_remembered_though_the
 
 def test_an_unclear_call_that_may_still_take_effect_is_remembered_however_many_there_are() -> None:
     judge = judge_of()
-    first = push(judge, *((due(listing, quantity=3), InDoubt("timeout")) for listing in range(DOUBTS_MAX + 1)))
+    first = push(judge, *((due(listing, quantity=3), InDoubt("timeout")) for listing in range(DOUBTS_KEPT + 1)))
     assert not any(result.doubt_unknown for result in first.results)
     soon = Moment(MOMENT.now + 1.0, MOMENT.now + 2.0)
-    for listing in (0, DOUBTS_MAX):
+    for listing in (0, DOUBTS_KEPT):
         [another] = push(judge, (due(listing, quantity=4), InDoubt("timeout")), moment=soon).results
         assert another.doubt_unknown
+
+
+def test_doubts_that_are_over_are_forgotten_when_they_have_doubled() -> None:
+    judge = judge_of()
+    for first, count, at in ((0, DOUBTS_KEPT + 1, 100.0), (10_000, DOUBTS_KEPT + 2, 10_000.0)):
+        answers = ((due(first + n), InDoubt("timeout")) for n in range(count))
+        push(judge, *answers, moment=Moment(at, at + 1))
+    assert len(judge._doubts) == DOUBTS_KEPT + 2
 
 
 # --- asking and reading ---

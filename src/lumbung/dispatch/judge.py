@@ -51,7 +51,7 @@ from lumbung.dispatch.window import Batch, Task
 from lumbung.model import DueFor
 
 CONFIRM_SECONDS_MIN = 0.001
-DOUBTS_MAX = 1000
+DOUBTS_KEPT = 1000  # so many may be over before they are looked through
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,7 @@ class Judge:
         self._storm = Storm(storm_rejections)
         self._held: dict[int, Result] = {}
         self._doubts: dict[int, Doubt] = {}  # our own, by our own clock: the database's may jump
+        self._doubts_max = DOUBTS_KEPT
         self._dice = dice
 
     def holds(self, listing_id: int) -> bool:
@@ -250,9 +251,10 @@ class Judge:
         return replace(result, doubt_unknown=doubt.quantity is None)
 
     def _forget_old_doubts(self, now: float) -> None:
-        """Few are remembered: only those of listings whose last calls were unclear."""
-        if len(self._doubts) > DOUBTS_MAX:
+        """Only when they have doubled: in an outage there are many, and each call would look at all of them."""
+        if len(self._doubts) > self._doubts_max:
             self._doubts = {listing_id: doubt for listing_id, doubt in self._doubts.items() if doubt.until > now}
+            self._doubts_max = max(DOUBTS_KEPT, 2 * len(self._doubts))
 
     def _doubt_unknown(self, task: Task, listing: Due, read_at: float, moment: Moment) -> bool:
         """Whether the doubt is about calls whose quantities nobody knows."""
