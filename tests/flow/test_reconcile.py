@@ -21,11 +21,10 @@ async def shop(database_url: str, keyring: Keyring) -> AsyncIterator[Shop]:
         yield running
 
 
-async def read_back(shop: Shop, due_for: DueFor = DueFor.RECONCILE) -> dict[str, int]:
-    """What the operator's command does, and what was observed of each SKU."""
+async def marked(shop: Shop, due_for: DueFor) -> list[Marked]:
     world = shop.hub.world
     async with world.pool.transaction() as connection:
-        marked = await upkeep.mark_idle(
+        found = await upkeep.mark_idle(
             connection,
             tenant_id=world.tenant_id,
             store_ids=[shop.store.id],
@@ -34,8 +33,13 @@ async def read_back(shop: Shop, due_for: DueFor = DueFor.RECONCILE) -> dict[str,
             after=0,
             limit=100,
         )
-    assert len(marked) == 3
     await wake.notify(world.pool, [shop.store.id])
+    return found
+
+
+async def read_back(shop: Shop, due_for: DueFor = DueFor.RECONCILE) -> dict[str, int]:
+    """What the operator's command does, and what was observed of each SKU."""
+    assert len(await marked(shop, due_for)) == 3
     await shop.hub.at_rest()
     return {sku: (await shop.state(sku))["quantity_observed"] for sku in ("a", "b", "c")}
 
@@ -56,40 +60,13 @@ async def test_observing_corrects_nothing(shop: Shop) -> None:
 
 async def test_an_update_while_a_listing_is_read_back_is_pushed(shop: Shop) -> None:
     async with shop.account.gate("/read") as gate:
-        world = shop.hub.world
-        async with world.pool.transaction() as connection:
-            await upkeep.mark_idle(
-                connection,
-                tenant_id=world.tenant_id,
-                store_ids=[shop.store.id],
-                skus=None,
-                due_for=DueFor.RECONCILE,
-                after=0,
-                limit=100,
-            )
-        await wake.notify(world.pool, [shop.store.id])
+        await marked(shop, DueFor.RECONCILE)
         await gate.entered()
         code = await shop.update("a", 7)
         gate.open()
     await shop.hub.ended(code)
     await shop.hub.at_rest()
     assert shop.account.quantities("a") == [20, 7]
-
-
-async def marked(shop: Shop, due_for: DueFor) -> list[Marked]:
-    world = shop.hub.world
-    async with world.pool.transaction() as connection:
-        found = await upkeep.mark_idle(
-            connection,
-            tenant_id=world.tenant_id,
-            store_ids=[shop.store.id],
-            skus=None,
-            due_for=due_for,
-            after=0,
-            limit=100,
-        )
-    await wake.notify(world.pool, [shop.store.id])
-    return found
 
 
 async def test_what_oversells_is_corrected_when_that_was_asked_for_while_a_mere_look_was_under_way(shop: Shop) -> None:
@@ -143,18 +120,10 @@ async def test_a_listing_that_will_be_confirmed_is_not_read_before(shop: Shop) -
         await shop.hub.ended(newer)
         await shop.waiting_for("confirmation")
         world = shop.hub.world
-        async with world.pool.transaction() as connection:
-            marked = await upkeep.mark_idle(
-                connection,
-                tenant_id=world.tenant_id,
-                store_ids=[shop.store.id],
-                skus=None,
-                due_for=DueFor.RECONCILE,
-                after=0,
-                limit=100,
-            )
+        read = await marked(shop, DueFor.RECONCILE)
+        async with world.pool.connection() as connection:
             others = await upkeep.count_others(connection, tenant_id=world.tenant_id, store_ids=[shop.store.id])
-        assert (len(marked), others["busy"]) == (2, 1)  # the one in doubt
+        assert (len(read), others["busy"]) == (2, 1)  # the one in doubt
         gate.open()
         await shop.account.wait_for_writes(5)
     await shop.hub.later(QUIESCE_SECONDS)
@@ -165,17 +134,6 @@ async def test_a_listing_that_will_be_confirmed_is_not_read_before(shop: Shop) -
 async def test_what_shows_too_much_is_brought_down_to_the_floor(shop: Shop) -> None:
     shop.account.shown["a"] = 25
     shop.account.reserve("a", 22)
-    world = shop.hub.world
-    async with world.pool.transaction() as connection:
-        await upkeep.mark_idle(
-            connection,
-            tenant_id=world.tenant_id,
-            store_ids=[shop.store.id],
-            skus=None,
-            due_for=DueFor.RECONCILE,
-            after=0,
-            limit=100,
-        )
-    await wake.notify(world.pool, [shop.store.id])
+    await marked(shop, DueFor.RECONCILE)
     await shop.waiting_for("floor")
     assert shop.account.shown["a"] == 22
