@@ -46,6 +46,9 @@ class PlayedChannel:
     def batch_key(self, remote_variant: str) -> str:
         return str(json.loads(remote_variant)["item"])
 
+    def read_key(self, remote_variant: str) -> str:
+        return ""
+
 
 class Memory:
     """The due listings of one store."""

@@ -262,6 +262,9 @@ class PlainMarketChannel:
     def batch_key(self, remote_variant: str) -> str:
         return ""
 
+    def read_key(self, remote_variant: str) -> str:
+        return ""
+
     def _read(self, values: Mapping[str, str]) -> Credentials:
         reader, manifest = CredentialReader(self.manifest, values), self.manifest
         reader.number("quiesce_seconds", manifest.quiesce_seconds, above=0, at_most=3600)

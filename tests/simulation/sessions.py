@@ -106,6 +106,9 @@ class SimulatedChannel:
     def batch_key(self, remote_variant: str) -> str:
         return ""
 
+    def read_key(self, remote_variant: str) -> str:
+        return ""
+
 
 def manifests(rate: float, burst: int) -> dict[str, tuple[Manifest, type[PlainSession]]]:
     """By code. Batches, calls at once, and what can be asked differ."""

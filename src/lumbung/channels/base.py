@@ -8,7 +8,8 @@ backoff, breaker and tokens belong to the worker that holds the store's lease.
     worker <--Attempt--- Session.push <-------- answer
 
 Some marketplaces can do more. A session that also has `ask` (SubmitsWork), `read` (ReadsBack) or `refresh` and `use`
-(RotatesTokens) is asked to; one that has not never answers Submitted, or a refreshable Unauthorized.
+(RotatesTokens) is asked to; one that has not never answers Submitted, or a refreshable Unauthorized. Where a merchant
+has to agree in a browser first, `authorization_url` and `authorize` (Authorizes) get the first pair of tokens.
 """
 
 from __future__ import annotations
@@ -138,8 +139,9 @@ class Push:
     """One listing to show `quantity` units (>= 0).
 
     `remote_variant`: the JSON text of the listing's ids. `locations`: units per location for channels
-    that know locations (`Manifest.location_aware`), empty for all others. `expected`: what the marketplace is believed
-    to show now, for channels that compare and set; None when that is not known.
+    that know locations (`Manifest.location_aware`), empty for all others and where no warehouse has one; locations.py
+    makes the two agree. `expected`: what the marketplace is believed to show now, for channels that compare and set;
+    None when that is not known.
     """
 
     listing_id: int
@@ -232,12 +234,14 @@ class Refreshed:
 
 @dataclass(frozen=True, slots=True)
 class CredentialField:
-    """One entry of a credentials file. `secret` ones are never shown or logged."""
+    """One entry of a credentials file. `secret` ones are never shown or logged. `application`: it stands in the file of
+    the application (app key) that many stores share, and not in a store's own."""
 
     name: str
     help: str
     secret: bool = False
     required: bool = True
+    application: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +254,13 @@ class Pacing:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`batch_max` listings a call, grouped by `Channel.batch_key`; `in_flight_max` calls of a store at once;
-    `read_max` listings that one call reads back, where the channel can (`reads_back`: its sessions are ReadsBack).
+    """`batch_max` listings a call, grouped by `Channel.batch_key` (`batch_of` says it in words); `in_flight_max` calls
+    of a store at once; `read_max` listings of one `Channel.read_key` that one call reads back, where the channel can
+    (`reads_back`: its sessions are ReadsBack).
+
+    `application_pacing`: the limit of all stores of an application together, on channels that have applications (some
+    of the `credentials` are the application's). `authorizes`: a merchant must agree before a store can be written to,
+    and its tokens rotate (sessions are Authorizes and RotatesTokens).
 
     `quantity_means`: `sellable` where the marketplace subtracts its own open orders before it shows a number,
     `on_hand` where it wants what is on the shelf. `quiesce_seconds`: after this long an unanswered call can
@@ -272,6 +281,13 @@ class Manifest:
     quantity_means: Literal["sellable", "on_hand"] = "sellable"
     location_aware: bool = False
     closed: bool = False
+    batch_of: str = "one listing"
+    application_pacing: Pacing | None = None
+    authorizes: bool = False
+
+    @property
+    def has_applications(self) -> bool:
+        return any(entry.application for entry in self.credentials)
 
 
 class Session(Protocol):
@@ -325,11 +341,27 @@ class RotatesTokens(Protocol):
         ...
 
 
+@runtime_checkable
+class Authorizes(Protocol):
+    """A session of a marketplace whose merchants agree in a browser, and are then sent back with a code."""
+
+    def authorization_url(self, redirect: str) -> str:
+        """Where the merchant agrees. `redirect` is where the marketplace sends the browser afterwards."""
+        ...
+
+    async def authorize(self, redirected: str) -> Refreshed:
+        """Trade the code for the first pair of tokens. `redirected`: the whole address that the browser was sent to, or
+        the code alone. Raises BadRequest, saying what is wrong, when it holds no code or is another store's. Never
+        raises for anything that the marketplace or the network does."""
+        ...
+
+
 class Channel(Protocol):
     manifest: Manifest
 
     def open(self, credentials: Mapping[str, str], http: HttpClient, clock: Clock) -> Session:
-        """Bind to a store. Raises ConfigurationError, naming the field, when the credentials cannot be right."""
+        """Bind to a store, with its own credentials and its application's in one mapping. Raises ConfigurationError,
+        naming the field, when they cannot be right."""
         ...
 
     def account(self, credentials: Mapping[str, str]) -> str:
@@ -345,4 +377,8 @@ class Channel(Protocol):
 
     def batch_key(self, remote_variant: str) -> str:
         """Listings with the same key may share a call (for Shopee: the item)."""
+        ...
+
+    def read_key(self, remote_variant: str) -> str:
+        """Listings with the same key may be read back by one call."""
         ...

@@ -83,7 +83,7 @@ class CredentialReader:
             self._wrong(
                 "base_url",
                 f"must be https on {' or '.join(self.manifest.hosts)} (or a sandbox on this machine, such as "
-                "http://127.0.0.1:8700/blib/v2), with a plain path and nothing else",
+                f"http://127.0.0.1:8700/{self.manifest.code}), with a plain path and nothing else",
             )
             return default
         named = f"[{host}]" if ":" in host else host

@@ -148,10 +148,13 @@ class Window:
             case Task.ASK:
                 return group(mine, _handle_of, manifest.batch_max, self._bisection.size)
             case Task.READ:
-                return group(mine, lambda _: "", manifest.read_max)
+                return group(mine, self._read_key, manifest.read_max)
 
     def _batch_key(self, listing: Due) -> str:
         return self._channel.batch_key(listing.remote_variant)
+
+    def _read_key(self, listing: Due) -> str:
+        return self._channel.read_key(listing.remote_variant)
 
     def _task_of(self, listing: Due) -> Task:
         """A confirmation of what cannot be read back is another push."""

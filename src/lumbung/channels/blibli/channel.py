@@ -42,9 +42,10 @@ from lumbung.channels.base import (
 )
 from lumbung.channels.blibli import errors, signing, wire
 from lumbung.channels.blibli.manifest import BASE_URL, BLIBLI_STORE_ID, CHANNEL_ID, MANIFEST
+from lumbung.channels.call import Answered, call
 from lumbung.channels.credentials import CredentialReader
-from lumbung.channels.http import Answer, Exchange, NoAnswer, NotSent, Transport
-from lumbung.channels.redaction import redact
+from lumbung.channels.http import NoAnswer, NotSent, Transport
+from lumbung.channels.text import json_text
 from lumbung.clock import Clock
 from lumbung.errors import BadRequest
 
@@ -104,6 +105,9 @@ class BlibliChannel:
 
     def batch_key(self, remote_variant: str) -> str:
         """Each listing is a call of its own."""
+        return remote_variant
+
+    def read_key(self, remote_variant: str) -> str:
         return remote_variant
 
 
@@ -176,14 +180,26 @@ class BlibliSession:
     async def _call(self, method: str, path: str, more: Mapping[str, str], body: bytes | None) -> _Call:
         request_id = uuid.uuid4().hex
         url = f"{self._credentials.base_url}{path}?{self._query(request_id, more)}"
-        exchange = await self._http.request(
+        called = await call(
+            self._http,
             method,
             url,
             headers=self._headers(method, path, body, request_id),
             body=body,
             timeout_seconds=self._credentials.call_timeout_seconds,
+            secrets=self._credentials.secrets,
         )
-        return self._read_exchange(method, url, body, exchange)
+        match called.came:
+            case NotSent(message):
+                return _Call(Unavailable(message), None, "", called.record)
+            case NoAnswer(message):
+                return _Call(InDoubt(message), None, "", called.record)
+            case Answered(status, text, retry_after_seconds):
+                envelope = wire.envelope(text.encode())
+                outcome = errors.classify(status, envelope, retry_after_seconds)
+                return _Call(outcome, envelope, json_text(text), called.record)
+            case _:
+                assert_never(called.came)
 
     def _query(self, request_id: str, more: Mapping[str, str]) -> str:
         own = self._credentials
@@ -217,33 +233,6 @@ class BlibliSession:
                 path_prefix=own.signature_path_prefix,
             )
         return headers
-
-    def _read_exchange(self, method: str, url: str, body: bytes | None, exchange: Exchange) -> _Call:
-        envelope: wire.Envelope | None = None
-        status, text = 0, ""
-        outcome: Outcome
-        match exchange:
-            case NotSent(message):
-                outcome = Unavailable(message)
-            case NoAnswer(message):
-                outcome = InDoubt(message)
-            case Answer():
-                # Redacted before it is read: no word of it that is kept can hold a secret.
-                text = redact(exchange.body.decode(errors="replace"), self._credentials.secrets)
-                status, envelope = exchange.status, wire.envelope(text.encode())
-                outcome = errors.classify(status, envelope, exchange.retry_after_seconds)
-            case _:
-                assert_never(exchange)
-        record = CallRecord(
-            method=method,
-            url=url,
-            request="" if body is None else body.decode(),
-            status=status,
-            response=text.replace("\0", "�"),  # the database's text has no NUL
-            started_at=exchange.started_at,
-            duration_ms=exchange.duration_ms,
-        )
-        return _Call(outcome, envelope, wire.json_text(text), record)
 
 
 def _readable_sku(push: Push) -> str | Rejected:

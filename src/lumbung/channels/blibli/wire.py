@@ -11,10 +11,10 @@ from typing import Annotated
 
 import msgspec
 
+from lumbung.channels.text import words
 from lumbung.errors import BadRequest, Problem
 
 REMOTE_VARIANT_CHARACTERS_MAX = 1000
-MESSAGE_CHARACTERS_MAX = 500
 
 # Blibli gives out these ids (TOQ-15126-00451-00001, PP-3001234). The pattern leaves nothing that would have to be
 # escaped in a path, which is also signed, and no segment of dots only.
@@ -102,21 +102,6 @@ def stock_read(answer: Envelope, blibli_sku: str) -> int | None:
     if product.available_stock is not None:
         return product.available_stock
     return product.stock.available_stock if isinstance(product.stock, NestedStock) else product.stock
-
-
-def json_text(text: str) -> str:
-    """`text` when it is JSON, else ""."""
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return ""
-    return text
-
-
-def words(text: str) -> str:
-    """The marketplace's words on one line, without control characters, at most 500 characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_CHARACTERS_MAX]).split())
-    return line[:MESSAGE_CHARACTERS_MAX]
 
 
 def _expected() -> BadRequest:
