@@ -7,6 +7,7 @@ misbehave on request, and write down every write that took effect.
     write_log.py    the applied writes as a file
     ledger.py       the truth: stores, listings, and the logs
     bucket.py       a token bucket
+    clock.py        the marketplaces' clock, which can be moved
     faults.py       how a channel misbehaves
     gate.py         holds calls, so that a test can act while they are in flight
     traffic.py      calls in flight

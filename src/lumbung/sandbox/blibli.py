@@ -21,8 +21,10 @@ import msgspec
 from aiohttp import web
 
 from lumbung.sandbox.call import Answer, Call, Change, Target, Verdict
-from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Listing, Name, NewListing, Store, listings_by_id
-from lumbung.sandbox.marketplace import Handler
+from lumbung.sandbox.errors import RefusedError
+from lumbung.sandbox.faults import RowFaults
+from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Name, NewListing, Store, listings_by_id
+from lumbung.sandbox.marketplace import Handler, condition_of
 from lumbung.sandbox.shape import read_shape
 
 CHANNEL = "blib"
@@ -88,6 +90,10 @@ class Envelope(msgspec.Struct, rename="camel"):
     value: dict[str, object] | None = None
 
 
+# [I] likewise.
+LOCKED = ("PRODUCT_IN_PROMOTION", "the stock of a product in a promotion cannot be changed")
+HOLIDAY = ("STORE_ON_HOLIDAY", "the store is on holiday")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -112,11 +118,12 @@ class Blibli:
 
     def target(self, call: Call) -> Target:
         product = call.path.removeprefix(PRODUCTS) if call.path.startswith(PRODUCTS) else ""
-        return Target(call.query.get("storeCode", ""), unquote(product.removesuffix(STOCK)))
+        blibli_sku = unquote(product.removesuffix(STOCK))
+        return Target(call.query.get("storeCode", ""), (blibli_sku,) if blibli_sku else ())
 
-    def judge(self, call: Call, ledger: Ledger, rejected: frozenset[str]) -> Verdict:
+    def judge(self, call: Call, ledger: Ledger, row_faults: RowFaults) -> Verdict:
         target = self.target(call)
-        if not target.remote_variant or "/" in call.path[len(PRODUCTS) :].removesuffix(STOCK):
+        if not target.remote_variants or "/" in call.path[len(PRODUCTS) :].removesuffix(STOCK):
             return _refused(call, 404, f"there is nothing at {call.path}")
         if missing := [name for name in CALL_PARAMETERS if not call.query.get(name)]:
             return _refused(call, 400, f"missing query parameter: {', '.join(missing)}")
@@ -126,13 +133,19 @@ class Blibli:
         assert store is not None
         is_stock = call.path.endswith(STOCK)
         if call.method == "PUT" and is_stock:
-            return _set_stock(call, store, target.remote_variant, rejected)
+            return _set_stock(call, store, target.remote_variants[0], row_faults)
         if call.method == "GET" and not is_stock:
-            return _read_product(call, store, target.remote_variant, rejected)
+            return _read_product(call, store, target.remote_variants[0], row_faults)
         return _refused(call, 404, f"{call.method} is not answered at {call.path}")
 
     def refusal(self, call: Call, status: int) -> Answer:
         return _refused(call, status, CODES[status].replace("_", " ").lower()).answer
+
+    def quota_refusal(self, call: Call) -> Answer:
+        return self.refusal(call, 429)
+
+    def revoke(self, store: Store) -> None:
+        raise RefusedError("Blibli has no tokens: PUT the store again with other keys")
 
 
 def signature(key: bytes, method: str, body: bytes, date: str, path: str) -> str:
@@ -195,7 +208,7 @@ def _is_signed(call: Call, key: bytes) -> bool:
     return _same(call.headers.get("Signature", ""), expected)
 
 
-def _set_stock(call: Call, store: Store, remote_variant: str, rejected: frozenset[str]) -> Verdict:
+def _set_stock(call: Call, store: Store, remote_variant: str, row_faults: RowFaults) -> Verdict:
     if call.query.get("blibli-sku") != remote_variant:
         return _refused(call, 400, "the query's blibli-sku is not the path's")
     try:
@@ -203,8 +216,11 @@ def _set_stock(call: Call, store: Store, remote_variant: str, rejected: frozense
     except (ValueError, RecursionError):
         return _refused(call, 400, "the body is not JSON")
     listing = store.listings.get(remote_variant)
-    if listing is None or _is_among(listing, rejected):
-        return _unknown_product(call, remote_variant, listing is not None)
+    condition, struck = condition_of(listing, row_faults)
+    if condition in {"unknown", "banned"}:
+        return _not_for_sale(call, remote_variant, condition, struck)
+    if condition == "locked" or store.holiday:
+        return Verdict(_answer(call, 200, *(HOLIDAY if store.holiday else LOCKED)), struck=struck)
     quantity = body.get("availableStock") if isinstance(body, dict) else None
     # A bool is an int to Python, but no stock to a marketplace.
     if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX:
@@ -213,10 +229,11 @@ def _set_stock(call: Call, store: Store, remote_variant: str, rejected: frozense
     return Verdict(_success(call, value), (Change(CHANNEL, store.name, remote_variant, "", quantity),))
 
 
-def _read_product(call: Call, store: Store, remote_variant: str, rejected: frozenset[str]) -> Verdict:
+def _read_product(call: Call, store: Store, remote_variant: str, row_faults: RowFaults) -> Verdict:
     listing = store.listings.get(remote_variant)
-    if listing is None or _is_among(listing, rejected):
-        return _unknown_product(call, remote_variant, listing is not None)
+    condition, struck = condition_of(listing, row_faults)
+    if listing is None or condition in {"unknown", "banned"}:
+        return _not_for_sale(call, remote_variant, condition, struck)
     # [I] the field names: the write's own, since the product's are not published.
     value: dict[str, object] = {
         "blibliSku": remote_variant,
@@ -226,14 +243,13 @@ def _read_product(call: Call, store: Store, remote_variant: str, rejected: froze
     return Verdict(_success(call, value))
 
 
-def _is_among(listing: Listing, rejected: frozenset[str]) -> bool:
-    return bool(rejected) and (listing.sku in rejected or listing.remote_variant in rejected)
-
-
-def _unknown_product(call: Call, remote_variant: str, is_rejected: bool) -> Verdict:
-    # success false with HTTP 200 is [C]; the code is [I].
-    answer = _answer(call, 200, "PRODUCT_NOT_FOUND", f"product {remote_variant} was not found")
-    return Verdict(answer, rejected=is_rejected)
+def _not_for_sale(call: Call, remote_variant: str, condition: str, struck: bool) -> Verdict:
+    # success false with HTTP 200 is [C]; the codes are [I].
+    if condition == "banned":
+        answer = _answer(call, 200, "PRODUCT_SUSPENDED", f"product {remote_variant} is suspended")
+    else:
+        answer = _answer(call, 200, "PRODUCT_NOT_FOUND", f"product {remote_variant} was not found")
+    return Verdict(answer, struck=struck)
 
 
 def _refused(call: Call, status: int, message: str) -> Verdict:

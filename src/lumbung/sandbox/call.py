@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 
 class Call(msgspec.Struct, frozen=True):
     """`path` is as it was sent, without the query; `query` is decoded, the last one of a repeated name wins.
-    `now` is unix seconds at receipt."""
+    `now` is unix seconds at receipt, by the sandbox's clock."""
 
     method: str
     path: str
@@ -20,10 +20,11 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a call says it is about, before anything is checked; "" where it does not say."""
+    """What a call says it is about, before anything is checked; empty where it does not say."""
 
     store: str
-    remote_variant: str
+    remote_variants: tuple[str, ...] = ()
+    application: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -44,8 +45,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The answer, and what takes effect with it. `rejected`: refused only because a fault set says so."""
+    """The answer, and what takes effect with it: quantities (`changes`), and whatever else (`effect`: a token pair is
+    traded). `struck`: a row was refused only because the fault set says so."""
 
     answer: Answer
     changes: tuple[Change, ...] = ()
-    rejected: bool = False
+    struck: bool = False
+    effect: Callable[[], None] | None = None

@@ -1,13 +1,19 @@
 """The control API: sets the sandbox up, makes it misbehave, and tells what happened. JSON in, JSON out.
 
     GET    /_control/status                            counts and maxima
-    GET    /_control/listings?channel=&store=          [{channel, store, remote_variant, sku, quantity, applied_at}]
+    GET    /_control/listings?channel=&store=          what each shows, with its stock by location
     GET    /_control/writes?after=N&limit=&wait_ms=    the writes that took effect, as entries.Write
     GET    /_control/calls?after=N&limit=&wait_ms=     the calls that ended, as entries.CallEntry
     GET    /_control/sales?after=N&limit=&wait_ms=     what customers bought, as entries.Sale
     POST   /_control/sales                             {channel, store, remote_variant, quantity}: a customer buys
     PUT    /_control/stores/{channel}/{store}          credentials and listings, as the channel's marketplace wants them
     POST   /_control/stores/{channel}/{store}/listings {"listings": [{remote_variant, sku, quantity}]}
+    PUT    /_control/stores/{channel}/{store}/holiday  {"holiday": true}: the seller is away
+    POST   /_control/stores/{channel}/{store}/revoke   the seller withdraws the authorisation: its tokens are dead
+    PUT    /_control/listings                          {channel, store, remote_variant} and any of {reserved_by_orders,
+                                                       reserved_by_promotions, condition}: unknown, banned, locked or ""
+    GET    /_control/clock                             {"ahead_seconds": ...} of the real time
+    PUT    /_control/clock                             moves it: tokens expire, signatures grow old, quotas begin anew
     GET    /_control/faults                            {channel: fault set}, where one is armed
     PUT    /_control/faults/{channel}                  replaces the channel's fault set; the keys are in faults.py
     DELETE /_control/faults                            every channel behaves again
@@ -32,7 +38,7 @@ from lumbung.sandbox.entries import CallEntry
 from lumbung.sandbox.errors import RefusedError, SandboxError, UnknownError
 from lumbung.sandbox.faults import Faults
 from lumbung.sandbox.front import Front
-from lumbung.sandbox.ledger import LISTINGS_MAX, Ledger, Name, NewListing
+from lumbung.sandbox.ledger import LISTINGS_MAX, Condition, Ledger, Listing, Name, NewListing, Quantity, Store
 from lumbung.sandbox.log import Entry, Log
 from lumbung.sandbox.marketplace import Marketplace
 from lumbung.sandbox.shape import read_object, read_shape
@@ -45,6 +51,27 @@ NUMBER_MAX = 2**63 - 1
 BODY_BYTES_MAX = 256 * 1024 * 1024
 
 Action = Callable[[web.Request], Awaitable[object]]
+
+
+class Holiday(msgspec.Struct, frozen=True):
+    holiday: bool
+
+
+class ClockShape(msgspec.Struct, frozen=True):
+    """Up to a century either way."""
+
+    ahead_seconds: Annotated[float, msgspec.Meta(ge=-3_155_760_000, le=3_155_760_000)]
+
+
+class ListingState(msgspec.Struct, frozen=True):
+    """What is left out stays as it is."""
+
+    channel: Name
+    store: Name
+    remote_variant: Name
+    reserved_by_orders: Quantity | None = None
+    reserved_by_promotions: Quantity | None = None
+    condition: Condition | None = None
 
 
 class NewSale(msgspec.Struct, frozen=True):
@@ -78,6 +105,11 @@ class Control:
             ("POST", "/sales", self._sell),
             ("PUT", "/stores/{channel}/{store}", self._put_store),
             ("POST", "/stores/{channel}/{store}/listings", self._add_listings),
+            ("PUT", "/stores/{channel}/{store}/holiday", self._put_holiday),
+            ("POST", "/stores/{channel}/{store}/revoke", self._revoke),
+            ("PUT", "/listings", self._put_listing),
+            ("GET", "/clock", self._clock),
+            ("PUT", "/clock", self._put_clock),
             ("GET", "/faults", self._armed_faults),
             ("PUT", "/faults/{channel}", self._put_faults),
             ("DELETE", "/faults", self._clear_faults),
@@ -91,6 +123,7 @@ class Control:
         self._front.drop_pending()
         self._faults.clear()
         self._traffic.reset()
+        self._ledger.clock.ahead_seconds = 0.0
         self._ledger.reset(keep_stores=keep_stores)
 
     async def _status(self, request: web.Request) -> object:
@@ -113,14 +146,7 @@ class Control:
     async def _listings(self, request: web.Request) -> object:
         wanted = _parameters(request, "channel", "store")
         return [
-            {
-                "channel": store.channel,
-                "store": store.name,
-                "remote_variant": listing.remote_variant,
-                "sku": listing.sku,
-                "quantity": listing.quantity,
-                "applied_at": listing.applied_at,
-            }
+            _shown(store, listing)
             for store in self._ledger.stores(wanted.get("channel"))
             if wanted.get("store", store.name) == store.name
             for listing in store.listings.values()
@@ -154,6 +180,33 @@ class Control:
         new = read_shape(await _body(request), NewListings)
         return {"channel": channel, "store": name, "listings": self._ledger.add_listings(channel, name, new.listings)}
 
+    async def _put_holiday(self, request: web.Request) -> object:
+        store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
+        store.holiday = read_shape(await _body(request), Holiday).holiday
+        return {"channel": store.channel, "store": store.name, "holiday": store.holiday}
+
+    async def _revoke(self, request: web.Request) -> object:
+        _parameters(request)
+        store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
+        self._marketplaces[store.channel].revoke(store)
+        return {"channel": store.channel, "store": store.name}
+
+    async def _put_listing(self, request: web.Request) -> object:
+        state = read_shape(await _body(request), ListingState)
+        listing = self._ledger.listing(state.channel, state.store, state.remote_variant)
+        for name in ("reserved_by_orders", "reserved_by_promotions", "condition"):
+            if (value := getattr(state, name)) is not None:
+                setattr(listing, name, value)
+        return _shown(self._ledger.store(state.channel, state.store), listing)
+
+    async def _clock(self, request: web.Request) -> object:
+        _parameters(request)
+        return {"ahead_seconds": self._ledger.clock.ahead_seconds}
+
+    async def _put_clock(self, request: web.Request) -> object:
+        self._ledger.clock.ahead_seconds = read_shape(await _body(request), ClockShape).ahead_seconds
+        return {"ahead_seconds": self._ledger.clock.ahead_seconds}
+
     async def _armed_faults(self, request: web.Request) -> object:
         _parameters(request)
         return self._faults.sets()
@@ -178,6 +231,21 @@ class Control:
         raise UnknownError(
             f"{request.method} is not answered here; marketplaces are below {mounts}, control below /_control/"
         )
+
+
+def _shown(store: Store, listing: Listing) -> dict[str, object]:
+    return {
+        "channel": store.channel,
+        "store": store.name,
+        "remote_variant": listing.remote_variant,
+        "sku": listing.sku,
+        "quantity": listing.quantity,
+        "stock": listing.stock,
+        "reserved_by_orders": listing.reserved_by_orders,
+        "reserved_by_promotions": listing.reserved_by_promotions,
+        "condition": listing.condition,
+        "applied_at": listing.applied_at,
+    }
 
 
 def _answering(action: Action) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -7,7 +7,7 @@ import msgspec
 
 class Write(msgspec.Struct, frozen=True, gc=False):
     """A write that took effect. `n` is its place in the order in which writes took effect; `location` is "" where the
-    marketplace was told none; `quantity` is what the listing shows from now on."""
+    marketplace was told none; `quantity` is what the listing shows from now on, at that location."""
 
     n: int
     at: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from itertools import accumulate, cycle
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +18,8 @@ HOUR_MS = 3_600_000
 ROUNDING = 1e-9
 
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
+RowFault = Literal["unknown", "banned", "locked"]
+RowFaults = Mapping[str, RowFault]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=HOUR_MS)]
 
 # The order in which the rates are stacked: with a seed, the same draws give the same faults.
@@ -33,8 +36,9 @@ RATES = (
 class FaultSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The faults of one channel. Every key may be left out.
 
-    A call meets, in this order: `down`; `rate_limit_per_s`; at most one of the rates (one draw a call: a rate is the
-    share of calls from 0 to 1, and the rates together are at most 1); `reject_skus`. `latency_ms` comes on top.
+    A call meets, in this order: `down`; `rate_limit_per_s`, `application_rate_limit_per_s`, `quota_calls`; at most one
+    of the rates (one draw a call: a rate is the share of calls from 0 to 1, and the rates together are at most 1);
+    `reject_skus` and `row_faults`. `latency_ms` comes on top.
 
     - `latency_ms`: every call waits this long, in ms, after it was received and before it is judged. A client that
       leaves meanwhile does not undo its call.
@@ -48,10 +52,16 @@ class FaultSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     - `apply_then_5xx_rate`: share applied, and answered 500.
     - `garbage_rate`: share answered 200 with an HTML page, half of the JSON, and nothing, in turn; a coin decides
       whether it was applied.
-    - `rate_limit_per_s`: calls a second that each store is allowed, one second's worth at once; more are answered 429.
-      0 is no limit.
-    - `retry_after_s`: the Retry-After header of every 429, in whole seconds; no header when left out.
+    - `rate_limit_per_s`: calls a second that each store is allowed, one second's worth at once; more are throttled in
+      the marketplace's own shape. 0 is no limit.
+    - `application_rate_limit_per_s`: the same for all stores of an application (app key) together.
+    - `quota_calls`: calls a day that each store is allowed, the days of the sandbox's clock in UTC+8; more are answered
+      as the marketplace answers a used-up quota. 0 is no limit.
+    - `retry_after_s`: the Retry-After header of every throttled call, in whole seconds; no header when left out.
     - `reject_skus`: merchant SKUs or remote variants that are answered as unknown.
+    - `row_faults`: by merchant SKU or remote variant, what is the matter with it: unknown, banned or locked (by a
+      promotion). The other rows of a call are healthy.
+    - `path_contains`: the set concerns only calls whose path contains this; all of them when left out.
     - `down`: connections are reset at once, nothing is read or applied.
     - `seed`: makes the draws and coins repeatable.
     - `times`: the set disarms itself after this many calls that it changed.
@@ -67,7 +77,11 @@ class FaultSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     apply_then_5xx_rate: Rate = 0
     garbage_rate: Rate = 0
     rate_limit_per_s: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    application_rate_limit_per_s: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    quota_calls: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)] = 0
     retry_after_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | None = None
+    row_faults: Annotated[dict[str, RowFault], msgspec.Meta(max_length=100_000)] = {}
+    path_contains: str = ""
     reject_skus: Annotated[frozenset[str], msgspec.Meta(max_length=100_000)] = frozenset()
     down: bool = False
     seed: int | None = None
@@ -91,7 +105,9 @@ class ArmedFaults:
         self._times_left = faults.times
         self._random = random.Random(faults.seed)  # noqa: S311 - dice, not secrets
         self._thresholds = tuple(zip(RATES, accumulate(faults.rates()), strict=True))
-        self._buckets: dict[str, Bucket] = {}
+        self.row_faults: RowFaults = {**dict.fromkeys(faults.reject_skus, "unknown"), **faults.row_faults}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._calls_of_day: dict[tuple[str, int], int] = {}
         self._statuses = cycle((500, 502, 503))
         self._garbles = cycle((_html, _half, _nothing))
 
@@ -104,10 +120,17 @@ class ArmedFaults:
         if self._times_left:
             self._times_left -= 1
 
-    def draw(self, store: str, now: float) -> str:
+    def concerns(self, path: str) -> bool:
+        return self.faults.path_contains in path
+
+    def draw(self, store: str, application: str, now: float, day: int) -> str:
         """The key of the fault that strikes this call, or "". `now` is monotonic seconds."""
-        if self.faults.rate_limit_per_s and not self._bucket(store, now).take(now):
-            return "rate_limit_per_s"
+        limits = (("rate_limit_per_s", store), ("application_rate_limit_per_s", application))
+        for name, who in limits:
+            if (rate := getattr(self.faults, name)) and not self._bucket(name, who, rate, now).take(now):
+                return name
+        if self.faults.quota_calls and self._call_of_day(store, day) > self.faults.quota_calls:
+            return "quota_calls"
         roll = self._random.random()
         for name, threshold in self._thresholds:
             if roll < threshold:
@@ -123,11 +146,18 @@ class ArmedFaults:
     def garble(self, answer: Answer) -> Answer:
         return next(self._garbles)(answer)
 
-    def _bucket(self, store: str, now: float) -> Bucket:
-        bucket = self._buckets.get(store)
+    def _bucket(self, limit: str, who: str, rate_per_s: float, now: float) -> Bucket:
+        bucket = self._buckets.get((limit, who))
         if bucket is None:
-            bucket = self._buckets[store] = Bucket(self.faults.rate_limit_per_s, now)
+            bucket = self._buckets[limit, who] = Bucket(rate_per_s, now)
         return bucket
+
+    def _call_of_day(self, store: str, day: int) -> int:
+        """Counts this call; the first of a day is 1."""
+        count = self._calls_of_day.get((store, day), 0) + 1
+        self._calls_of_day = {key: value for key, value in self._calls_of_day.items() if key[1] == day}
+        self._calls_of_day[store, day] = count
+        return count
 
 
 class Faults:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lumbung.sandbox.call import Answer, Call, Target, Verdict
 from lumbung.sandbox.entries import CallEntry
-from lumbung.sandbox.faults import ArmedFaults, Faults
+from lumbung.sandbox.faults import ArmedFaults, Faults, RowFaults
 from lumbung.sandbox.gate import Gate
 from lumbung.sandbox.ledger import Ledger
 from lumbung.sandbox.marketplace import Handler, Marketplace
@@ -20,7 +20,10 @@ from lumbung.sandbox.traffic import Traffic
 
 BODY_BYTES_MAX = 1024 * 1024
 KEPT_BYTES_MAX = 4 * 1024
-NOTHING_REJECTED: frozenset[str] = frozenset()
+NO_ROW_FAULTS: RowFaults = {}
+DAY_SECONDS = 86_400
+THROTTLES = frozenset({"throttle_rate", "rate_limit_per_s", "application_rate_limit_per_s", "quota_calls"})
+QUOTA_ZONE_SECONDS = 8 * 3600  # quotas begin anew at midnight in UTC+8
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -75,6 +78,8 @@ class Front:
 
     async def _receive(self, marketplace: Marketplace, request: web.Request) -> web.StreamResponse:
         armed = self._faults.armed(marketplace.channel)
+        if armed is not None and not armed.concerns(request.raw_path.partition("?")[0]):
+            armed = None
         if armed is not None and armed.faults.down:
             outcome: Outcome = Outcome(None, "down")
             visit = self._visit(marketplace, request, armed, b"")
@@ -84,8 +89,7 @@ class Front:
         status, body = await _read(request)
         visit = self._visit(marketplace, request, armed, body)
         outcome = Outcome(None)
-        key = (marketplace.channel, visit.target)
-        self._traffic.enter(key)
+        self._traffic.enter(marketplace.channel, visit.target)
         try:
             outcome = await self._outcome(visit, status)
             if outcome.hold_s:
@@ -95,12 +99,12 @@ class Front:
             raise
         finally:
             # Before the answer leaves: whoever has the answer finds the call in the log, and out of flight.
-            self._traffic.leave(key)
+            self._traffic.leave(marketplace.channel, visit.target)
             self._record(visit, outcome)
         return _respond(request, outcome)
 
     def _visit(self, marketplace: Marketplace, request: web.Request, armed: ArmedFaults | None, body: bytes) -> Visit:
-        call = _call(request, body)
+        call = _call(request, body, self._ledger.clock.now())
         return Visit(marketplace, call, marketplace.target(call), armed, time.monotonic(), self._ledger.era)
 
     async def _outcome(self, visit: Visit, status: int) -> Outcome:
@@ -120,7 +124,9 @@ class Front:
             return ""
         store = self._ledger.find_store(visit.marketplace.channel, visit.target.store)
         # All unknown stores share one bucket, so that a stream of made-up names takes no memory.
-        fault = armed.draw(store.name if store is not None else "", visit.received_s)
+        day = int((visit.call.now + QUOTA_ZONE_SECONDS) // DAY_SECONDS)
+        application = visit.target.application if store is not None else ""
+        fault = armed.draw(store.name if store is not None else "", application, visit.received_s, day)
         if fault or armed.faults.latency_ms:
             armed.spend()
         return fault
@@ -141,9 +147,10 @@ class Front:
             return self._behave(visit)
         if fault == "error_rate":
             return Outcome(refusal(visit.call, armed.error_status()), fault)
-        if fault in {"throttle_rate", "rate_limit_per_s"}:
-            throttled = msgspec.structs.replace(refusal(visit.call, 429), retry_after_s=armed.faults.retry_after_s)
-            return Outcome(throttled, fault)
+        if fault in THROTTLES:
+            quota = fault == "quota_calls"
+            refused = visit.marketplace.quota_refusal(visit.call) if quota else refusal(visit.call, 429)
+            return Outcome(msgspec.structs.replace(refused, retry_after_s=armed.faults.retry_after_s), fault)
         return self._judge_and_misbehave(visit, armed, fault)
 
     def _judge_and_misbehave(self, visit: Visit, armed: ArmedFaults, fault: str) -> Outcome:
@@ -168,11 +175,11 @@ class Front:
     def _behave(self, visit: Visit) -> Outcome:
         verdict = self._judge(visit)
         self._apply(verdict)
-        if not verdict.rejected or visit.armed is None:
+        if not verdict.struck or visit.armed is None:
             return Outcome(verdict.answer)
         if not visit.armed.faults.latency_ms:  # then it has been spent at receipt
             visit.armed.spend()
-        return Outcome(verdict.answer, "reject_skus")
+        return Outcome(verdict.answer, "row_faults" if visit.armed.faults.row_faults else "reject_skus")
 
     def _answer_too_late(self, visit: Visit, armed: ArmedFaults, verdict: Verdict) -> Outcome:
         waited_s = time.monotonic() - visit.received_s
@@ -183,15 +190,17 @@ class Front:
         return Outcome(verdict.answer, "timeout_rate", max(0.0, armed.faults.timeout_ms / 1000 - waited_s))
 
     def _judge(self, visit: Visit) -> Verdict:
-        rejected = visit.armed.faults.reject_skus if visit.armed is not None else NOTHING_REJECTED
-        return visit.marketplace.judge(visit.call, self._ledger, rejected)
+        row_faults = visit.armed.row_faults if visit.armed is not None else NO_ROW_FAULTS
+        return visit.marketplace.judge(visit.call, self._ledger, row_faults)
 
     def _apply(self, verdict: Verdict) -> None:
         for change in verdict.changes:
             self._ledger.apply(change)
+        if verdict.effect is not None:
+            verdict.effect()
 
     def _apply_in(self, seconds: float, verdict: Verdict) -> None:
-        if not verdict.changes:
+        if not verdict.changes and verdict.effect is None:
             return
 
         def apply_now() -> None:
@@ -253,7 +262,7 @@ async def _read(request: web.Request) -> tuple[int, bytes]:
     return (200, body) if len(body) <= BODY_BYTES_MAX else (413, b"")
 
 
-def _call(request: web.Request, body: bytes) -> Call:
+def _call(request: web.Request, body: bytes, now: float) -> Call:
     path, _, query = _text(request.raw_path).partition("?")
     return Call(
         method=request.method,
@@ -261,7 +270,7 @@ def _call(request: web.Request, body: bytes) -> Call:
         query=dict(parse_qsl(query, keep_blank_values=True)),
         headers=request.headers,
         body=body,
-        now=time.time(),
+        now=now,
     )
 
 

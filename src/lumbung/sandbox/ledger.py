@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from lumbung.sandbox.call import Change
+from lumbung.sandbox.clock import Clock
 from lumbung.sandbox.entries import CallEntry, Sale, Write
 from lumbung.sandbox.errors import RefusedError, UnknownError
 from lumbung.sandbox.log import Log
@@ -19,6 +19,8 @@ LISTINGS_MAX = 1_000_000
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Quantity = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
+Condition = Literal["", "unknown", "banned", "locked"]
+"""What is the matter with a listing: nothing, not there (any more), banned, or locked by a promotion."""
 
 
 class NewListing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,28 +32,47 @@ class NewListing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Listing(msgspec.Struct):
-    """`applied_at` is when the last write took effect, in unix seconds; None when there was none."""
+    """`stock`: units by location ("" where the marketplace was told none); `quantity` is all of them. Of these,
+    `reserved_by_orders` and `reserved_by_promotions` are spoken for: what that means for a write and for what is read
+    is the marketplace's own affair. `applied_at` is when the last write took effect, in unix seconds; None when there
+    was none."""
 
     remote_variant: str
     sku: str
-    quantity: int
     quantity_at_first: int
+    stock: dict[str, int]
+    reserved_by_orders: int = 0
+    reserved_by_promotions: int = 0
+    condition: Condition = ""
     applied_at: float | None = None
+
+    @property
+    def quantity(self) -> int:
+        return sum(self.stock.values())
+
+    def start_again(self) -> None:
+        self.stock = {"": self.quantity_at_first}
+        self.reserved_by_orders = self.reserved_by_promotions = 0
+        self.condition = ""
+        self.applied_at = None
 
 
 class Store(msgspec.Struct):
-    """`credentials` is what the marketplace of `channel` made of its settings; nobody else looks inside."""
+    """`credentials` is what the marketplace of `channel` made of its settings; nobody else looks inside. `holiday`: the
+    seller is away."""
 
     channel: str
     name: str
     credentials: object
     listings: dict[str, Listing]
+    holiday: bool = False
 
 
 class Ledger:
     """`kept_max` is how many entries of each log stay in memory; the write log keeps all writes."""
 
-    def __init__(self, *, kept_max: int = 100_000, write_log: WriteLog | None = None):
+    def __init__(self, *, clock: Clock | None = None, kept_max: int = 100_000, write_log: WriteLog | None = None):
+        self.clock = clock or Clock()
         self.writes: Log[Write] = Log(kept_max)
         self.calls: Log[CallEntry] = Log(kept_max)
         self.sales: Log[Sale] = Log(kept_max)
@@ -100,7 +121,7 @@ class Ledger:
             return
         write = Write(
             n=self.writes.last + 1,
-            at=time.time(),
+            at=self.clock.now(),
             channel=change.channel,
             store=change.store,
             remote_variant=change.remote_variant,
@@ -108,7 +129,11 @@ class Ledger:
             sku=listing.sku,
             quantity=change.quantity,
         )
-        listing.quantity = write.quantity
+        if change.location == "":
+            listing.stock = {"": change.quantity}
+        else:
+            listing.stock.pop("", None)
+            listing.stock[change.location] = change.quantity
         listing.applied_at = write.at
         if self._write_log is not None:
             self._write_log.append(write)
@@ -119,10 +144,14 @@ class Ledger:
         listing = self.listing(channel, store, remote_variant)
         if quantity > listing.quantity:
             raise RefusedError(f"only {listing.quantity} of {remote_variant!r} are left; nobody can buy {quantity}")
-        listing.quantity -= quantity
+        left = quantity
+        for location, units in listing.stock.items():
+            taken = min(units, left)
+            listing.stock[location] = units - taken
+            left -= taken
         sale = Sale(
             n=self.sales.last + 1,
-            at=time.time(),
+            at=self.clock.now(),
             channel=channel,
             store=store,
             remote_variant=remote_variant,
@@ -150,8 +179,8 @@ class Ledger:
             self._stores.clear()
         for store in self._stores.values():
             for listing in store.listings.values():
-                listing.quantity = listing.quantity_at_first
-                listing.applied_at = None
+                listing.start_again()
+            store.holiday = False
 
     def let_go(self) -> None:
         """Whoever waits for an entry need not wait any more: the sandbox stops."""
@@ -169,5 +198,5 @@ def listings_by_id(new: Iterable[NewListing]) -> dict[str, Listing]:
     for one in new:
         if one.remote_variant in listings:
             raise RefusedError(f"the remote_variant {one.remote_variant!r} is there twice; name each listing once")
-        listings[one.remote_variant] = Listing(one.remote_variant, one.sku, one.quantity, one.quantity)
+        listings[one.remote_variant] = Listing(one.remote_variant, one.sku, one.quantity, {"": one.quantity})
     return listings

@@ -8,7 +8,8 @@ from typing import Protocol
 from aiohttp import web
 
 from lumbung.sandbox.call import Answer, Call, Target, Verdict
-from lumbung.sandbox.ledger import Ledger, Store
+from lumbung.sandbox.faults import RowFaults
+from lumbung.sandbox.ledger import Condition, Ledger, Listing, Store
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -34,13 +35,34 @@ class Marketplace(Protocol):
 
     def target(self, call: Call) -> Target: ...
 
-    def judge(self, call: Call, ledger: Ledger, rejected: frozenset[str]) -> Verdict:
+    def judge(self, call: Call, ledger: Ledger, row_faults: RowFaults) -> Verdict:
         """What the marketplace answers, and what is to take effect. Reads the ledger, changes nothing, never waits.
 
-        `rejected` are merchant SKUs and remote variants that are to be answered as unknown.
+        `row_faults`: what is the matter with single listings, by merchant SKU or remote variant; `condition_of` reads
+        them.
         """
         ...
 
     def refusal(self, call: Call, status: int) -> Answer:
-        """The marketplace's own shape for a refusal without regard to content: 400, 404, 413, 429 and 5xx."""
+        """The marketplace's own shape for a refusal without regard to content: 400, 404, 413, 429 and 5xx. Its status
+        may be another: some marketplaces refuse under HTTP 200."""
         ...
+
+    def quota_refusal(self, call: Call) -> Answer:
+        """The marketplace's own shape for a daily quota that is used up."""
+        ...
+
+    def revoke(self, store: Store) -> None:
+        """The seller withdraws the authorisation: every token of the store is dead. Raises RefusedError where the
+        marketplace has no tokens."""
+        ...
+
+
+def condition_of(listing: Listing | None, row_faults: RowFaults) -> tuple[Condition, bool]:
+    """What is the matter with a listing, and whether only the fault set says so."""
+    if listing is None:
+        return "unknown", False
+    if listing.condition:
+        return listing.condition, False
+    struck = row_faults.get(listing.remote_variant) or row_faults.get(listing.sku) or ""
+    return struck, bool(struck)
