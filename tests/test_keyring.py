@@ -19,6 +19,7 @@ from lumbung.keyring import Keyring
 KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
 LINE_A = f"00000000000000aa {base64.b64encode(KEY_A).decode()}\n"
 LINE_B = f"00000000000000bb {base64.b64encode(KEY_B).decode()}\n"
+RESTORE = "Put the key file back from its copy"
 PURPOSE = "partner:B98KL87"
 
 
@@ -129,7 +130,7 @@ def test_a_missing_file_is_not_created_unasked(tmp_path: Path) -> None:
 def test_a_corrupt_line_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
     path = key_file(tmp_path, f"# mine\n{LINE_B}{line}\n")
     message = refusal(path)
-    assert message == f"{path}, line 3: expected 16 hex digits, a space, and 32 bytes in base64"
+    assert message == f"{path}, line 3: expected 16 hex digits, a space, and 32 bytes in base64. {RESTORE}"
 
 
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -139,13 +140,13 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_without_a_key_is_refused(tmp_path: Path) -> None:
     path = key_file(tmp_path, "# nothing\n\n")
-    assert refusal(path) == f"The key file {path} has no key in it"
+    assert refusal(path) == f"The key file {path} has no key in it: put it back from its copy"
 
 
 def test_bytes_that_are_not_text_are_refused_and_a_comment_may_be_anything(tmp_path: Path) -> None:
     path = key_file(tmp_path, "")
     path.write_bytes(b"# \xff\n" + LINE_A.encode() + b"\xff\xfe\n")
-    assert refusal(path) == f"{path}, line 3: expected 16 hex digits, a space, and 32 bytes in base64"
+    assert refusal(path) == f"{path}, line 3: expected 16 hex digits, a space, and 32 bytes in base64. {RESTORE}"
 
 
 def test_the_first_key_encrypts_and_all_decrypt(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ KEY_ID_BYTES = 8
 KEY_BYTES = 32
 NONCE_BYTES = 12
 HEADER_BYTES = len(VERSION) + KEY_ID_BYTES
+BOM = b"\xef\xbb\xbf"
 FIRST_LINES = """\
 # Keys that encrypt the secrets in Lumbung's database. Without this file they cannot be read: keep a copy of it,
 # apart from the copies of the database. The first key encrypts, all decrypt.
@@ -57,6 +58,11 @@ class Keyring:
         return cls(path, _read(path))
 
     @classmethod
+    def expected(cls, path: Path) -> Self:
+        """As `load`, but a file that is not there yet is read when a key is needed first."""
+        return cls(path, _read(path) if path.exists() else {})
+
+    @classmethod
     def add_key(cls, path: Path) -> Self:
         """Put a fresh key first in the file, so that it encrypts from now on; nothing is encrypted anew.
 
@@ -73,7 +79,7 @@ class Keyring:
         try:
             _read(path)
             with _told(path), open(descriptor, "wb", closefd=False) as file:
-                file.write(_key_line().encode() + path.read_bytes())
+                file.write(_key_line().encode() + path.read_bytes().removeprefix(BOM))
                 file.flush()
                 os.fsync(descriptor)
                 new.replace(path)
@@ -83,8 +89,14 @@ class Keyring:
             new.unlink(missing_ok=True)
         return cls.load(path, create=False)
 
+    def is_missing(self) -> bool:
+        """Whether no key was ever read, and there is no file to read one from."""
+        return not self._keys and not self._path.exists()
+
     def encrypt(self, plaintext: bytes, purpose: str) -> bytes:
         """The blob to store. `purpose` names the one place it is for, and is needed to read it."""
+        if not self._keys:
+            self._keys = _read(self._path)
         key_id, key = next(iter(self._keys.items()))
         header = VERSION + key_id
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -126,8 +138,9 @@ def _key_line() -> str:
 def _create(path: Path) -> None:
     """Write beside it, then link: the file is there whole or not at all, and who comes second changes nothing."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    with _told(path):
+    with _told(path.parent, "The directory"):
         path.parent.mkdir(parents=True, exist_ok=True)
+    with _told(path):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "w") as file:
@@ -141,12 +154,12 @@ def _create(path: Path) -> None:
             new.unlink()
 
 
-def _read(path: Path) -> dict[bytes, AESGCM]:
+def _read(path: Path) -> Mapping[bytes, AESGCM]:
     with _told(path), path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode & 0o777
         if sys.platform != "win32" and mode & 0o077:
             raise ConfigurationError(f"Others may read the key file {path} (mode {mode:04o}): run chmod 600 {path}")
-        lines = file.read().splitlines()
+        lines = file.read().removeprefix(BOM).splitlines()  # editors put one there
     keys: dict[bytes, AESGCM] = {}
     for number, line in enumerate(lines, start=1):
         words = line.partition(b"#")[0].split()
@@ -157,7 +170,7 @@ def _read(path: Path) -> dict[bytes, AESGCM]:
             raise ConfigurationError(f"{path}, line {number}: key {key_id.hex()} is there twice")
         keys[key_id] = AESGCM(key)
     if not keys:
-        raise ConfigurationError(f"The key file {path} has no key in it")
+        raise ConfigurationError(f"The key file {path} has no key in it: put it back from its copy")
     return keys
 
 
@@ -171,17 +184,20 @@ def _parse(words: list[bytes], where: str) -> tuple[bytes, bytes]:
         key_id = key = b""
     if len(key_id) != KEY_ID_BYTES or len(key) != KEY_BYTES:
         raise ConfigurationError(
-            f"{where}: expected {2 * KEY_ID_BYTES} hex digits, a space, and {KEY_BYTES} bytes in base64"
+            f"{where}: expected {2 * KEY_ID_BYTES} hex digits, a space, and {KEY_BYTES} bytes in base64."
+            " Put the key file back from its copy"
         )
     return key_id, key
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, what: str = "The key file") -> Iterator[None]:
     try:
         yield
+    except FileExistsError as error:  # in the place of a directory
+        raise ConfigurationError(f"{what} {path} cannot be used: it is a file") from error
     except OSError as error:
-        raise ConfigurationError(f"The key file {path} cannot be used: {error.strerror or error}") from error
+        raise ConfigurationError(f"{what} {path} cannot be used: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

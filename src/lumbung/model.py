@@ -204,6 +204,11 @@ def purpose_of_store(store_id: int) -> str:
     return f"store:{store_id}"
 
 
+def purpose_of_application(application_id: int) -> str:
+    """What the credentials of a channel's application are encrypted for."""
+    return f"application:{application_id}"
+
+
 def purpose_of_tokens(store_id: int) -> str:
     """What a store's token pair is encrypted for."""
     return f"tokens:{store_id}"

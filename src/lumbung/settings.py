@@ -66,6 +66,9 @@ class Settings:
     connections_max: int = _setting(10_000, "connections that the API holds at once; further ones wait")
     public_path_prefix: str = _setting("", "a path prefix that a proxy strips; put back before signatures are checked")
     body_bytes_max: int = _setting(1_048_576, "longest request body; longer ones are answered 413 unread")
+    bodies_bytes_max: int = _setting(
+        268_435_456, "of bodies longer than 64 KiB that are on their way to a process; more are answered 503"
+    )
     json_depth_max: int = _setting(32, "deepest nesting of a request body")
     channel_stock_entries_max: int = _setting(100, "entries in channel_stock")
     header_read_timeout_seconds: float = _setting(10.0, "for a client to send its request line and headers")
@@ -137,6 +140,9 @@ class Settings:
     store_idle_seconds: float = _setting(600.0, "a store that had nothing due for so long is given back")
     give_back_percent: float = _setting(10.0, "of the stores above its share that a worker gives back at a renewal")
     token_refresh_seconds_min: float = _setting(60.0, "between two tries to refresh a token before it expires")
+    token_renew_ahead_seconds: float = _setting(
+        864_000.0, "so long before a store's refresh token dies its tokens are renewed, though nothing is due"
+    )
     stats_retention_days: int = _setting(30, "statistics a minute are kept this long; 0: for ever")
     metrics_host: str = _setting("127.0.0.1", "address of a worker's metrics")
     metrics_port: int = _setting(8081, "port of a worker's metrics; 0: none")

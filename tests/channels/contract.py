@@ -64,7 +64,9 @@ class Shop:
     def session(self, *, url: str = "", **changes: str) -> Session:
         suite = self._suite
         credentials = {**suite.credentials, "base_url": f"{url or self.url}{suite.mount}", **changes}
-        return suite.channel.open(credentials, self._http, SystemClock())
+        session = suite.channel.open(credentials, self._http, SystemClock())
+        suite.prepare(session)
+        return session
 
     async def _control(self, method: str, path: str, sent: object = None) -> Any:
         body = None if sent is None else msgspec.json.encode(sent)
@@ -102,6 +104,9 @@ class ChannelContract:
             shop = Shop(sandbox.url, http, self)
             await shop.add_store()
             yield shop
+
+    def prepare(self, session: Session) -> None:
+        """Whatever a fresh session needs before it can call: a pair of tokens, on some channels."""
 
     def variant(self, listing: str = "") -> str:
         return self.channel.remote_variant(listing or self.listing)
@@ -141,8 +146,10 @@ class ChannelContract:
 
     async def test_an_accepted_push_keeps_the_marketplaces_answer(self, shop: Shop) -> None:
         attempt = await shop.session().push([Push(1, self.variant(), 2)])
+        (call,) = attempt.calls
+        assert call.status == 200
         assert attempt.rows[0].answer != ""
-        assert [(call.status, call.response) for call in attempt.calls] == [(200, attempt.rows[0].answer)]
+        assert attempt.rows[0].answer in call.response  # all of it, or the listing's part
 
     async def test_an_unknown_item_is_rejected_while_the_credentials_are_fine(self, shop: Shop) -> None:
         row = await self.push(shop.session(), 3, listing=self.unknown_listing)

@@ -218,7 +218,12 @@ def test_a_schema_of_a_newer_version() -> None:
         (Throttled(1.0, message="Slow down"), "reachable, busy: Slow down", True),
         (Unavailable("refused"), "no answer: refused", False),
         (InDoubt("timeout"), "no answer: timeout", False),
-        (Unauthorized("no", refreshable=True), "not let in: no", False),
+        (Unauthorized("no", refreshable=False), "not let in: no", False),
+        (
+            Unauthorized("old", refreshable=True),
+            "reachable, its access token has expired: it is renewed before the next push",
+            True,
+        ),
         (Misconfigured("no scope"), "refused: no scope", False),
         (Rejected("banned"), "refused: banned", False),
         (Deferred(None, "holiday"), "refused: holiday", False),

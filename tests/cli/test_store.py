@@ -37,9 +37,11 @@ def test_a_new_store_is_observed_and_served_by_default(toko: Operator) -> None:
         "tenant_id": 1,
         "tenant": "Toko",
         "channel": "blib",
+        "application": None,
         "name": "Main",
         "mode": "observe",
         "pause_reason": None,
+        "authorised_until": None,
         "listings": 0,
         "warehouses": {"default": None},
     }

@@ -131,7 +131,7 @@ async def waits(world: World) -> list[tuple[int, str]]:
 
 async def work(world: World) -> list[Work]:
     async with world.pool.connection() as connection:
-        found = await delivery.stores_with_work(connection, wait_seconds_max=DAY)
+        found = await delivery.stores_with_work(connection, wait_seconds_max=DAY, renew_ahead_seconds=DAY)
     return sorted(found, key=lambda one: one.store_id)
 
 
@@ -182,6 +182,24 @@ async def test_stores_with_something_due_or_a_wait_that_is_over_have_work(world:
         Work(ids["jumped"], False, True, None, 0),
         Work(ids["both"], True, True, None, 0),
     ]
+
+
+async def test_a_store_whose_tokens_would_die_unused_has_work(world: World) -> None:
+    await world.tenant()
+    ids = {name: await world.store(name) for name in ("dies", "fresh", "lasts", "none", "observed")}
+    for name, access, refresh in (
+        ("dies", -1, DAY - 60), ("fresh", 60, DAY - 60), ("lasts", -1, DAY + 60), ("observed", -1, 0)
+    ):  # fmt: skip
+        await world.execute(
+            "UPDATE store SET tokens = 't', tokens_digest = 'd',"
+            " access_expires_at = now() + $2 * interval '1 second',"
+            " refresh_expires_at = now() + $3 * interval '1 second' WHERE id = $1",
+            ids[name],
+            access,
+            refresh,
+        )
+    await world.execute("UPDATE store SET mode = 'observe' WHERE id = $1", ids["observed"])
+    assert await work(world) == [Work(ids["dies"], False, False, None, 0)]
 
 
 @pytest.mark.parametrize(

@@ -91,16 +91,27 @@ async def test_a_claim_that_began_before_another_took_the_store_does_not_take_it
 async def test_a_lease_says_what_its_holder_needs(world: World) -> None:
     await world.small()
     app = await world.value(
-        "INSERT INTO channel_app (channel, name, credentials) VALUES ('blib', 'a', '') RETURNING id"
+        "INSERT INTO channel_app (channel, name, credentials) VALUES ('blib', 'a', 'sealed') RETURNING id"
     )
     await world.execute(
         "UPDATE store SET credentials = 'abc', channel_app_id = $1, tokens = 't', tokens_digest = 'd'", app
     )
     row = await leased(world)
     assert row == LeaseRow(
-        world.stores["Toko Padi"].id, world.tenant_id, 1, "blib", "Toko Padi", b"abc", 0.0, LIFETIME, app, b"t"
+        world.stores["Toko Padi"].id,
+        world.tenant_id,
+        1,
+        "blib",
+        "Toko Padi",
+        b"abc",
+        0.0,
+        LIFETIME,
+        app,
+        b"t",
+        application_credentials=b"sealed",
     )
     assert "abc" not in repr(row)
+    assert "sealed" not in repr(row)
 
 
 async def test_the_epoch_grows_with_each_change_of_holder(world: World) -> None:

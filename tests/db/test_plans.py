@@ -62,7 +62,7 @@ WINDOW = {"tenant_id": 1, "store_id": 3, "epoch": 0, "with_locations": True}
 LANES = {"lanes": [1, 2, 3, 4, 5, 6], "cursors": [0, 0, 0, 0, 0, 0]}
 
 ASKED: list[tuple[Query, dict[str, Any]]] = [
-    (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0}),
+    (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0}),
     (DELIVERY["due_window"], {**WINDOW, **LANES, "busy": [1, 2, 3], "limit": 200}),
     (DELIVERY["due_now"], {**WINDOW, "listing_ids": list(range(2, 4802, 200))}),
     (DELIVERY["release_waits"], {"store_ids": [1, 2, 3], "wait_seconds_max": 86400.0, "limit": 1000}),

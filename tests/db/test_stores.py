@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from lumbung.db import lease, stores
+from lumbung.db.lease import StoredTokens
 from lumbung.db.stores import StoreRow
 from lumbung.errors import UsageError
 from lumbung.model import StoreMode
@@ -34,6 +37,8 @@ COVERS = {
     "links_of",
     "set_account",
     "revoke_lease",
+    "put_tokens",
+    "forget_location",
 }
 
 
@@ -293,3 +298,41 @@ async def test_a_store_takes_another_account_unless_a_live_store_is_that(world: 
         {"name": "Padi", "account": "C"},
         {"name": "Other", "account": "B"},
     ]
+
+
+async def test_tokens_that_a_person_brought_take_the_place_of_whatever_is_there(world: World) -> None:
+    tenant = await world.tenant()
+    store, other = await world.store("Padi"), await world.store("Other")
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    for blob in (b"first", b"second"):
+        async with world.pool.transaction() as connection:
+            new = StoredTokens(blob, blob + b"-digest", at, None)
+            await stores.put_tokens(connection, tenant_id=tenant, store_id=store, new=new)
+            await stores.put_tokens(connection, tenant_id=tenant + 1, store_id=other, new=new)
+    rows = await world.rows(
+        "SELECT tokens, tokens_digest, access_expires_at, refresh_expires_at FROM store ORDER BY id"
+    )
+    assert [tuple(row.values()) for row in rows] == [(b"second", b"second-digest", at, None), (None,) * 4]
+
+
+async def test_a_location_is_forgotten_for_the_listings_of_one_store(world: World) -> None:
+    tenant = await world.tenant()
+    await world.variants("sku1", "sku2")
+    for name in ("Padi", "Other"):
+        await world.store(name)
+        await world.listings([(sku, name, f"{name}-{sku}") for sku in ("sku1", "sku2")])
+    await world.execute(
+        "INSERT INTO former_location SELECT tenant_id, id, place FROM listing, unnest(ARRAY['J', 'S']) AS place"
+    )
+    async with world.pool.transaction() as connection:
+        padi = world.stores["Padi"].id
+        assert await stores.forget_location(connection, tenant_id=tenant, store_id=padi, location="J") == 2
+        assert await stores.forget_location(connection, tenant_id=tenant, store_id=padi, location="J") == 0
+        assert await stores.forget_location(connection, tenant_id=tenant + 1, store_id=padi, location="S") == 0
+    left = await world.rows(
+        "SELECT l.store_id, f.location FROM former_location f JOIN listing l ON l.id = f.listing_id ORDER BY 1, 2"
+    )
+    other = world.stores["Other"].id
+    assert [tuple(row.values()) for row in left] == [
+        (padi, "S"), (padi, "S"), (other, "J"), (other, "J"), (other, "S"), (other, "S")
+    ]  # fmt: skip

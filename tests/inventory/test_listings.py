@@ -19,7 +19,7 @@ from lumbung.inventory.listings import Imported, Mapped, import_listings, recomp
 from lumbung.inventory.variant_stock import VariantStock
 from lumbung.model import StoreMode
 from lumbung.settings import Settings
-from tests.db.delivering import Told, blocked, leased, listing_ids, record, record_on
+from tests.db.delivering import Told, blocked, leased, listing_ids, record, record_on, window
 from tests.world import REMAP_DOUBT_SECONDS, SUBMITTED_SECONDS, World, stock_update
 
 SETTINGS = Settings(chunk_rows_max=2)
@@ -384,6 +384,67 @@ async def test_linking_at_another_location_sends_it_again(world: World) -> None:
     again = await versions(world)
     await link(world, 0, "JKT")
     assert await versions(world) == again
+
+
+async def located(world: World) -> int:
+    """sku1 shows 20 at J (default) and 3 at S (east); returns east."""
+    await world.tenant()
+    east = await world.warehouse("east")
+    await world.store(warehouses={0: "J", east: "S"})
+    await world.variants("sku1")
+    await world.listings([("sku1", "Toko Padi", PADI)])
+    for warehouse, figure in (("default", 20), ("east", 3)):
+        await world.accepted(stock_update(warehouse=warehouse, blib=figure))
+    return east
+
+
+async def at_locations(world: World) -> tuple[int, dict[str, int]]:
+    """What the only due listing is to show, in all and by location."""
+    [due] = await window(world, with_locations=True)
+    return due.quantity, dict(due.locations)
+
+
+async def test_a_location_that_is_unlinked_is_told_to_show_nothing(world: World) -> None:
+    east = await located(world)
+    assert await at_locations(world) == (23, {"J": 20, "S": 3})
+    await unlink(world, east)
+    assert await at_locations(world) == (20, {"J": 20, "S": 0})
+
+
+async def test_a_location_that_a_warehouse_has_left_for_another_is_told_to_show_nothing(world: World) -> None:
+    east = await located(world)
+    await link(world, east, "B")
+    assert await at_locations(world) == (23, {"J": 20, "S": 0, "B": 3})
+    await link(world, east, "S")
+    assert await at_locations(world) == (23, {"J": 20, "S": 3, "B": 0})
+
+
+async def test_a_location_that_a_listing_was_never_shown_at_is_not_touched(world: World) -> None:
+    await located(world)
+    empty = await world.warehouse("empty")
+    await link(world, empty, "M")
+    assert await at_locations(world) == (23, {"J": 20, "S": 3})
+    await unlink(world, empty)
+    assert await at_locations(world) == (23, {"J": 20, "S": 3})
+
+
+async def test_where_no_warehouse_has_a_location_any_more_none_is_named(world: World) -> None:
+    east = await located(world)
+    await unlink(world, east)
+    await link(world, 0, None)
+    assert await at_locations(world) == (20, {})
+
+
+async def test_a_forgotten_location_is_told_nothing_any_more(world: World) -> None:
+    east = await located(world)
+    await unlink(world, east)
+    store = world.stores["Toko Padi"]
+    async with world.pool.transaction() as connection:
+        forgotten = await stores_db.forget_location(
+            connection, tenant_id=world.tenant_id, store_id=store.id, location="S"
+        )
+    assert forgotten == 1
+    assert await at_locations(world) == (20, {"J": 20})
 
 
 async def test_unlinking_one_of_two_sends_the_rest_and_ends_that_warehouses_items(world: World) -> None:

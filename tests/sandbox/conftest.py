@@ -8,7 +8,9 @@ import pytest
 
 from lumbung.sandbox.server import Sandbox
 
+from . import shopee_seller
 from .seller import OTHER_STORE, STORE, Seller
+from .shopee_seller import App
 
 
 @pytest.fixture
@@ -29,6 +31,14 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def seller(sandbox: Sandbox, session: aiohttp.ClientSession) -> Seller:
     return Seller(session, sandbox.url)
+
+
+@pytest.fixture
+def app(sandbox: Sandbox, session: aiohttp.ClientSession) -> App:
+    """Two shops of one application are set up."""
+    sandbox.put_store("shpe", str(shopee_seller.SHOP), shopee_seller.STORE)
+    sandbox.put_store("shpe", str(shopee_seller.OTHER_SHOP), shopee_seller.OTHER_STORE)
+    return App(session, sandbox.url, sandbox.ledger.clock)
 
 
 class Controller:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 
 import pytest
 
@@ -11,7 +12,10 @@ from lumbung.sandbox.server import Sandbox
 
 from .conftest import Controller
 from .seller import STORE, Seller
+from .shopee_seller import SHOP, UPDATE_STOCK, App, placed, stock
+from .shopee_seller import STORE as SHOPEE_STORE
 
+HEALTHY = {"reserved_by_orders": 0, "reserved_by_promotions": 0, "condition": "", "applied_at": None}
 LISTINGS = [
     {
         "channel": "blib",
@@ -19,7 +23,8 @@ LISTINGS = [
         "remote_variant": "TOQ-1-1-1",
         "sku": "sku1",
         "quantity": 7,
-        "applied_at": None,
+        "stock": {"": 7},
+        **HEALTHY,
     },
     {
         "channel": "blib",
@@ -27,9 +32,11 @@ LISTINGS = [
         "remote_variant": "TOQ-1-1-2",
         "sku": "sku2",
         "quantity": 0,
-        "applied_at": None,
+        "stock": {"": 0},
+        **HEALTHY,
     },
 ]
+ONE = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-1"}
 
 
 async def test_listings_show_what_the_stores_were_set_up_with(control: Controller) -> None:
@@ -217,14 +224,9 @@ async def test_a_body_that_is_no_json_is_refused(control: Controller, body: byte
 
 
 async def test_unknown_channels_and_paths_are_answered_404(control: Controller) -> None:
-    assert await control("PUT", "/stores/shpe/1", {}) == (
-        404,
-        {"message": "there is no channel 'shpe'; channels are blib"},
-    )
-    assert await control("PUT", "/faults/shpe", {}) == (
-        404,
-        {"message": "there is no channel 'shpe'; channels are blib"},
-    )
+    for path in ("/stores/nope/1", "/faults/nope"):
+        status, body = await control("PUT", path, {})
+        assert (status, body["message"]) == (404, "there is no channel 'nope'; channels are bklp, blib, shpe")
     for method, path in (("GET", "/nothing"), ("DELETE", "/writes"), ("GET", "/reset")):
         status, body = await control(method, path)
         assert (status, body["message"][:30]) == (404, f"{method} is not answered here; mark"[:30])
@@ -258,7 +260,7 @@ async def test_the_status_counts(sandbox: Sandbox, control: Controller, seller: 
         _, status = await control("GET", "/status")
         gate.open()
     assert status == {
-        "channels": ["blib"],
+        "channels": ["bklp", "blib", "shpe"],
         "stores": 2,
         "listings": 2,
         "calls": 2,
@@ -325,3 +327,134 @@ async def test_a_reset_cancels_late_writes(sandbox: Sandbox, control: Controller
             assert await control("POST", "/reset?keep=stores") == (200, {})
     await sandbox.ledger.wait_for_writes(1)
     assert [(write.n, write.quantity) for write in sandbox.ledger.writes.after(0)] == [(1, 2)]
+
+
+async def test_the_clock_dates_what_happens_and_a_reset_puts_it_right(
+    sandbox: Sandbox, control: Controller, seller: Seller
+) -> None:
+    assert await control("GET", "/clock") == (200, {"ahead_seconds": 0.0})
+    assert await control("PUT", "/clock", {"ahead_seconds": 86_400}) == (200, {"ahead_seconds": 86_400.0})
+    assert await control("GET", "/clock") == (200, {"ahead_seconds": 86_400.0})
+    before = time.time() + 86_400
+    await seller.set(5)
+    sale = await control("POST", "/sales", {**ONE, "quantity": 1})
+    _, [write] = await control("GET", "/writes")
+    _, [call] = await control("GET", "/calls")
+    assert before <= call["at"] <= write["at"] <= sale[1]["at"] <= time.time() + 86_400
+    assert 0 <= call["duration_ms"] < 10_000
+    assert await control("POST", "/reset") == (200, {})
+    assert await control("GET", "/clock") == (200, {"ahead_seconds": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"ahead_seconds": 1e10}, "Expected `float` <= 3155760000.0 - at `$.ahead_seconds`"),
+        ({"ahead_seconds": "1"}, "Expected `float`, got `str` - at `$.ahead_seconds`"),
+        ({}, "Object missing required field `ahead_seconds`"),
+        ({"seconds": 1}, "unknown key: 'seconds'; known keys are ahead_seconds"),
+    ],
+)
+async def test_a_wrong_clock_is_refused(control: Controller, body: object, message: str) -> None:
+    await control("PUT", "/clock", {"ahead_seconds": -5})
+    status, answer = await control("PUT", "/clock", body)
+    assert (status, answer["message"][: len(message)]) == (400, message)
+    assert await control("GET", "/clock") == (200, {"ahead_seconds": -5.0})
+
+
+async def test_a_listings_state_is_set_and_what_is_left_out_stays(control: Controller) -> None:
+    expected = dict(LISTINGS[0])
+    for change in (
+        {"condition": "banned"},
+        {"reserved_by_orders": 2},
+        {"reserved_by_promotions": 3, "condition": ""},
+        {"reserved_by_orders": 0},
+    ):
+        expected |= change
+        assert await control("PUT", "/listings", {**ONE, **change}) == (200, expected)
+    assert await control("GET", "/listings") == (200, [expected, LISTINGS[1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"condition": "sad"}, 400, "Invalid enum value 'sad' - at `$.condition`"),
+        ({"reserved_by_orders": -1}, 400, "Expected `int` >= 0 - at `$.reserved_by_orders`"),
+        ({"reserved_by_promotions": 1.5}, 400, "Expected `int | null`, got `float`"),
+        ({"quantity": 1}, 400, "unknown key: 'quantity'; known keys are channel, store, remote_variant,"),
+        ({"remote_variant": "X"}, 404, "store 'TOQ-1' has no listing 'X'"),
+        ({"store": "X"}, 404, "there is no store 'X' of 'blib'"),
+    ],
+)
+async def test_a_wrong_state_of_a_listing_changes_nothing(
+    control: Controller, change: dict[str, object], status: int, message: str
+) -> None:
+    answered, body = await control("PUT", "/listings", {**ONE, "condition": "banned", **change})
+    assert (answered, body["message"][: len(message)]) == (status, message)
+    assert await control("GET", "/listings") == (200, LISTINGS)
+
+
+async def test_a_seller_goes_on_holiday_and_comes_back(sandbox: Sandbox, control: Controller) -> None:
+    for holiday in (True, False):
+        assert await control("PUT", "/stores/blib/TOQ-1/holiday", {"holiday": holiday}) == (
+            200,
+            {"channel": "blib", "store": "TOQ-1", "holiday": holiday},
+        )
+        away = [store.holiday for store in sandbox.ledger.stores("blib")]
+        assert away == [holiday, False]
+    assert (await control("PUT", "/stores/blib/nobody/holiday", {"holiday": True}))[0] == 404
+    assert (await control("PUT", "/stores/blib/TOQ-1/holiday", {"holiday": "yes"}))[0] == 400
+
+
+async def test_a_marketplace_without_tokens_refuses_to_revoke_them(control: Controller, seller: Seller) -> None:
+    assert await control("POST", "/stores/blib/TOQ-1/revoke") == (
+        400,
+        {"message": "Blibli has no tokens: PUT the store again with other keys"},
+    )
+    assert (await control("POST", "/stores/blib/nobody/revoke"))[0] == 404
+    assert (await seller.set(5))[0] == 200
+
+
+async def test_a_reset_that_keeps_the_stores_brings_the_seller_and_healthy_listings_back(
+    sandbox: Sandbox, control: Controller
+) -> None:
+    await control("PUT", "/stores/blib/TOQ-1/holiday", {"holiday": True})
+    state = {**ONE, "condition": "locked", "reserved_by_orders": 1, "reserved_by_promotions": 2}
+    await control("PUT", "/listings", state)
+    assert await control("POST", "/reset?keep=stores") == (200, {})
+    assert await control("GET", "/listings") == (200, LISTINGS)
+    assert sandbox.ledger.store("blib", "TOQ-1").holiday is False
+
+
+async def test_a_sale_takes_from_one_location_after_the_other(app: App, sandbox: Sandbox, control: Controller) -> None:
+    sandbox.put_store("shpe", str(SHOP), {**SHOPEE_STORE, "locations": ["IDZ", "IDY", "IDX"]})
+    assert (await app.post(UPDATE_STOCK, stock(12347, placed(0, IDZ=2, IDY=0, IDX=4))))[1]["error"] == ""
+    sale = {"channel": "shpe", "store": str(SHOP), "remote_variant": "12347"}
+    status, sold = await control("POST", "/sales", {**sale, "quantity": 3})
+    assert (status, sold["quantity"], sold["left"]) == (200, 3, 3)
+    assert sandbox.ledger.listing("shpe", str(SHOP), "12347").stock == {"IDZ": 0, "IDY": 0, "IDX": 3}
+    status, body = await control("POST", "/sales", {**sale, "quantity": 4})
+    assert (status, body["message"]) == (400, "only 3 of '12347' are left; nobody can buy 4")
+    _, listings = await control("GET", f"/listings?channel=shpe&store={SHOP}")
+    assert (listings[2]["quantity"], listings[2]["stock"]) == (3, {"IDZ": 0, "IDY": 0, "IDX": 3})
+    assert sandbox.ledger.writes.last == 3
+
+
+async def test_calls_in_flight_are_counted_for_each_listing_that_they_name(
+    app: App, sandbox: Sandbox, control: Controller
+) -> None:
+    async def in_flight_at_most(*calls: Coroutine[object, object, object]) -> int:
+        await control("POST", "/reset?keep=stores")
+        async with sandbox.gate("shpe") as gate, asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(call)
+            await gate.entered(len(calls))
+            _, status = await control("GET", "/status")
+            gate.open()
+        most: int = status["max_in_flight_per_listing"]
+        return most
+
+    assert await in_flight_at_most(app.set((55, 1), (56, 1)), app.set((0, 1), item=12347)) == 1
+    assert await in_flight_at_most(app.set((55, 1), (56, 1)), app.set((56, 2), (57, 2))) == 2
+    assert await in_flight_at_most(app.set((55, 1), (55, 2))) == 1
+    assert sandbox.traffic.in_flight == 0

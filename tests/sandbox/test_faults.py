@@ -15,6 +15,8 @@ from lumbung.sandbox.server import Sandbox
 
 from .conftest import Controller
 from .seller import QUERY, STORE, Seller
+from .shopee_seller import OTHER_SHOP, SHOP, UPDATE_STOCK, App
+from .shopee_seller import STORE as SHOPEE_STORE
 
 
 def applied(sandbox: Sandbox) -> list[int]:
@@ -225,8 +227,8 @@ async def test_times_counts_a_rejected_call_once(sandbox: Sandbox, seller: Selle
 def test_a_call_meets_at_most_one_rate_and_a_seed_repeats_the_draws() -> None:
     faults = FaultSet(error_rate=0.25, drop_response_rate=0.25, seed=7)
     one, two = ArmedFaults(faults), ArmedFaults(faults)
-    drawn = [one.draw("s", 0.0) for _ in range(1000)]
-    assert drawn == [two.draw("s", 0.0) for _ in range(1000)]
+    drawn = [one.draw("s", "", 0.0, 0) for _ in range(1000)]
+    assert drawn == [two.draw("s", "", 0.0, 0) for _ in range(1000)]
     assert set(drawn) == {"", "error_rate", "drop_response_rate"}
     assert 200 < drawn.count("error_rate") < 300
     assert 200 < drawn.count("drop_response_rate") < 300
@@ -247,6 +249,10 @@ def test_a_call_meets_at_most_one_rate_and_a_seed_repeats_the_draws() -> None:
         ({"down": 1}, "Expected `bool`, got `int` - at `$.down`"),
         ({"reject_skus": "sku1"}, "Expected `array`, got `str` - at `$.reject_skus`"),
         ({"times": 0}, "Expected `int` >= 1 - at `$.times`"),
+        ({"quota_calls": -1}, "Expected `int` >= 0 - at `$.quota_calls`"),
+        ({"application_rate_limit_per_s": -1}, "Expected `float` >= 0.0 - at `$.application_rate_limit_per_s`"),
+        ({"row_faults": {"sku1": "sad"}}, "Invalid enum value 'sad' - at `$.row_faults[...]`"),
+        ({"path_contains": None}, "Expected `str`, got `null` - at `$.path_contains`"),
         ({"error_rate": 0.6, "garbage_rate": 0.5}, "the rates add up to 1.1; together they are at most 1"),
     ],
 )
@@ -273,3 +279,104 @@ async def test_faults_are_set_shown_replaced_and_cleared_over_http(control: Cont
 def test_refusing_in_process_raises(sandbox: Sandbox) -> None:
     with pytest.raises(RefusedError, match="unknown key: 'nope'"):
         sandbox.faults.set("blib", nope=1)
+
+
+async def test_an_applications_limit_is_shared_by_its_stores(sandbox: Sandbox, app: App) -> None:
+    stranger = {**SHOPEE_STORE, "partner_id": 7, "partner_key": "theirs"}
+    sandbox.put_store("shpe", "3000000", stranger)
+    sandbox.faults.set("shpe", application_rate_limit_per_s=0.001)
+    assert (await app.set((55, 1)))[1]["error"] == ""
+    app.access_token = "other-access"
+    assert (await app.set((0, 1), item=500, shop=OTHER_SHOP))[1]["error"] == "error_rate_limit"
+    # Another application's first call: its sign is wrong, but it was let through to be told so.
+    query = {**app.of_shop(UPDATE_STOCK, shop=3000000), "partner_id": "7"}
+    assert (await app.post(UPDATE_STOCK, {}, query=query))[1]["error"] == "error_sign"
+    assert calls(sandbox) == [(200, ""), (200, "application_rate_limit_per_s"), (200, "")]
+    assert [write.store for write in sandbox.ledger.writes.after(0)] == [str(SHOP)]
+
+
+def test_what_a_stores_limit_refuses_costs_its_application_nothing() -> None:
+    armed = ArmedFaults(FaultSet(rate_limit_per_s=1, application_rate_limit_per_s=2))
+    assert [armed.draw(store, "app", 0.0, 0) for store in ("a", "a", "b", "c")] == [
+        "",
+        "rate_limit_per_s",
+        "",
+        "application_rate_limit_per_s",
+    ]
+
+
+def test_what_a_limit_refuses_is_not_counted_for_the_quota() -> None:
+    armed = ArmedFaults(FaultSet(rate_limit_per_s=1, quota_calls=2))
+    drawn = [armed.draw("a", "", at, 0) for at in (0.0, 0.0, 1.0, 2.0)]
+    assert drawn == ["", "rate_limit_per_s", "", "quota_calls"]
+
+
+async def test_a_quota_counts_for_each_store_and_begins_anew_at_midnight(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    sandbox.put_store("blib", "TOQ-3", {**STORE, "listings": []})
+    clock = sandbox.ledger.clock
+    # A minute before midnight in UTC+8, so that the day does not end on its own meanwhile.
+    to_midnight = 86_400 - (clock.now() + 8 * 3600) % 86_400
+    await control("PUT", "/clock", {"ahead_seconds": to_midnight - 60})
+    sandbox.faults.set("blib", quota_calls=2, retry_after_s=9)
+    assert [(await seller.set(quantity))[0] for quantity in (1, 2, 3)] == [200, 200, 429]
+    async with seller.put(4) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "9")
+    async with seller.put(1, query={**QUERY, "storeCode": "TOQ-3"}) as answer:
+        assert (await answer.json())["errorCode"] == "PRODUCT_NOT_FOUND"
+    await control("PUT", "/clock", {"ahead_seconds": to_midnight})
+    assert [(await seller.set(quantity))[0] for quantity in (5, 6, 7)] == [200, 200, 429]
+    assert applied(sandbox) == [1, 2, 5, 6]
+    assert [fault for _, fault in calls(sandbox)] == ["", "", "quota_calls", "quota_calls", "", "", "", "quota_calls"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("unknown", "PRODUCT_NOT_FOUND"), ("banned", "PRODUCT_SUSPENDED"), ("locked", "PRODUCT_IN_PROMOTION")],
+)
+@pytest.mark.parametrize("name", ["sku1", "TOQ-1-1-1"])
+async def test_a_row_fault_concerns_one_listing(
+    sandbox: Sandbox, seller: Seller, name: str, fault: str, code: str
+) -> None:
+    sandbox.faults.set("blib", row_faults={name: fault})
+    assert (await seller.set(5))[1]["errorCode"] == code
+    assert (await seller.set(6, sku="TOQ-1-1-2"))[1]["errorCode"] == ""
+    assert calls(sandbox) == [(200, "row_faults"), (200, "")]
+    assert applied(sandbox) == [6]
+
+
+async def test_a_condition_of_the_listings_own_comes_before_a_row_fault(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    listing = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-1", "condition": "banned"}
+    assert (await control("PUT", "/listings", listing))[0] == 200
+    sandbox.faults.set("blib", row_faults={"sku1": "locked"})
+    assert (await seller.set(5))[1]["errorCode"] == "PRODUCT_SUSPENDED"
+    assert calls(sandbox) == [(200, "")]
+
+
+async def test_row_faults_count_a_call_once_however_many_rows_they_strike(sandbox: Sandbox, app: App) -> None:
+    sandbox.faults.set("shpe", row_faults={"shirt-red": "banned", "shirt-blue": "locked"}, times=2)
+    for errors in ("error_busi_update_stock_failed", "error_busi_update_stock_failed", ""):
+        assert (await app.set((55, 1), (56, 2)))[1]["error"] == errors
+    assert applied(sandbox) == [1, 2]
+
+
+async def test_a_fault_set_concerns_only_calls_on_its_paths(sandbox: Sandbox, app: App) -> None:
+    sandbox.faults.set("shpe", error_rate=1, path_contains="/auth/")
+    assert (await app.set((55, 1)))[0] == 200
+    assert (await app.refresh("refresh-1"))[0] == 500
+    sandbox.faults.set("shpe", down=True, path_contains="update_stock")
+    assert (await app.refresh("refresh-1"))[1]["error"] == ""
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await app.set((55, 2))
+    sandbox.faults.set("shpe", rate_limit_per_s=0.001, path_contains="update_stock")
+    assert [await app.is_let_in("access-1") for _ in range(3)] == ["", "", ""]
+    assert [(await app.set((55, quantity)))[1]["error"] for quantity in (3, 4)] == ["", "error_rate_limit"]
+    assert applied(sandbox) == [1, 3]
+
+
+async def test_a_path_is_not_found_in_the_query(sandbox: Sandbox, app: App) -> None:
+    sandbox.faults.set("shpe", error_rate=1, path_contains="access_token")
+    assert (await app.set((55, 1)))[0] == 200

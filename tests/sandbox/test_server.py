@@ -94,8 +94,8 @@ async def test_a_channel_has_one_gate_at_a_time(sandbox: Sandbox) -> None:
         with pytest.raises(RefusedError, match="has a gate already"):
             async with sandbox.gate("blib"):
                 pass
-    with pytest.raises(UnknownError, match="no channel 'shpe'"):
-        async with sandbox.gate("shpe"):
+    with pytest.raises(UnknownError, match="no channel 'nope'"):
+        async with sandbox.gate("nope"):
             pass
 
 

@@ -62,6 +62,7 @@ def _routes(context: ApiContext, waker: Waker) -> Litestar:
         exception_handlers={Exception: answer_error},
         lifespan=[background],
         state=State(),
+        request_max_body_size=None,  # ours is a setting
         openapi_config=OpenAPIConfig(
             title="Lumbung partner API",
             version=version("lumbung"),

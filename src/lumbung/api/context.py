@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lumbung.api.bodies import Bodies
 from lumbung.api.group_commit import GroupCommit
 from lumbung.api.metrics import ApiMetrics
 from lumbung.api.partners import Partners
@@ -17,6 +18,7 @@ class ApiContext:
     settings: Settings
     clock: Clock
     pool: Pool
+    bodies: Bodies
     partners: Partners
     commits: GroupCommit
     metrics: ApiMetrics

@@ -7,7 +7,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from lumbung.api.reference import reference_of
+from lumbung.api.reference import note_refusal, reference_of
 from lumbung.api.wire import error_answer
 from lumbung.errors import BadRequest, LumbungError, NotFound, TooLarge, Unavailable
 
@@ -22,7 +22,9 @@ def answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
     """The answer to a request that raised."""
     reference = reference_of(request.scope)
     known = _known(error)
-    if known.status >= 500:
+    if isinstance(known, Unavailable):
+        note_refusal(request.scope, str(known))
+    elif known.status >= 500:
         log.error("request failed", reference=reference, error=str(error), exc_info=_unexpected(error))
     headers = _retry_after(known)
     if isinstance(error, HTTPException):

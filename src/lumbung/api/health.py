@@ -6,7 +6,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 
 from lumbung.api.context import ApiContext
-from lumbung.db.migrate import newest_version, schema_version
+from lumbung.api.errors import AnyRequest
+from lumbung.api.reference import note_refusal
+from lumbung.db.migrate import is_writable, newest_version, schema_version
 from lumbung.errors import LumbungError
 
 
@@ -16,16 +18,26 @@ def healthz() -> dict[str, str]:
 
 
 @get("/readyz", include_in_schema=False)
-async def readyz(context: NamedDependency[ApiContext]) -> Response[dict[str, object]]:
+async def readyz(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[dict[str, object]]:
+    """Schemas newer than this process are fine: a new version brings it while the old one still answers."""
     try:
         async with context.pool.connection() as connection:
             version = await schema_version(connection)
+            writable = await is_writable(connection)
     except LumbungError as error:
-        return Response({"status": "not ready", "reason": error.public}, status_code=503)
+        return _not_ready(request, error.public, str(error))
     if version < newest_version():
-        reason = f"The schema is at version {version}, this process needs {newest_version()}"
-        return Response({"status": "not ready", "reason": reason}, status_code=503)
+        return _not_ready(request, f"The schema is at version {version}, this process needs {newest_version()}")
+    if context.partners.are_sealed():
+        return _not_ready(request, "The key file is missing")
+    if not writable:
+        return _not_ready(request, "The database can only be read")
     return Response({"status": "ready", "schema_version": version})
+
+
+def _not_ready(request: AnyRequest, reason: str, detail: str = "") -> Response[dict[str, object]]:
+    note_refusal(request.scope, detail or reason)
+    return Response({"status": "not ready", "reason": reason}, status_code=503)
 
 
 @get("/metrics", include_in_schema=False, sync_to_thread=False)

@@ -19,7 +19,9 @@ from lumbung.db import history as db
 @get("/v1/partner/inventory/history", operation_class=HistoryOperation)
 async def history(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
     settings = context.settings
-    partner = await context.partners.authenticate(await read_signed(request, settings))
+    partner = await context.partners.authenticate(
+        await read_signed(request, context.bodies, settings.public_path_prefix)
+    )
     page = read_page(
         request.scope["query_string"],
         limit_default=settings.history_limit_default,

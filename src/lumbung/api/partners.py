@@ -59,6 +59,10 @@ class Partners:
         self._known: OrderedDict[str, tuple[float, Partner | None]] = OrderedDict()
         self._nobody = Partner("", 0, False, False, False, (base64.b64encode(secrets.token_bytes(32)).decode(),))
 
+    def are_sealed(self) -> bool:
+        """Whether no partner can be authenticated, because there is no key to decrypt their secrets with."""
+        return self._keyring.is_missing()
+
     async def authenticate(self, request: SignedRequest) -> Partner:
         """The partner that signed the request. Raises Unauthenticated, or Forbidden for one that is disabled."""
         partner = await self._find(request.partner_id or "")

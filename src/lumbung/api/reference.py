@@ -15,6 +15,8 @@ log = structlog.get_logger()
 
 HEADER = b"x-request-id"
 KEY = "lumbung_reference"
+REASON = "lumbung_refusal"
+UNAVAILABLE = 503
 
 
 def reference_of(scope: Scope) -> str:
@@ -22,13 +24,23 @@ def reference_of(scope: Scope) -> str:
     return str(scope["state"].setdefault(KEY, str(uuid4())))
 
 
+def note_refusal(scope: Scope, reason: str) -> None:
+    """Why a request is answered 503, for the log."""
+    scope["state"][REASON] = reason
+
+
 class ReferenceMiddleware:
-    """Gives the reference, counts and times the request, and logs it."""
+    """Gives the reference, counts and times the request, and logs it.
+
+    That a route can do nothing just now is warned of once, and told once when it answers 200 again: while a database is
+    away, a line for each request says nothing new.
+    """
 
     def __init__(self, app: ASGIApp, *, metrics: ApiMetrics, clock: Clock):
         self._app = app
         self._metrics = metrics
         self._clock = clock
+        self._refusing: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -55,5 +67,15 @@ class ReferenceMiddleware:
         route = str(scope.get("path_template") or "other")
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
-        level = log.error if status >= 500 else log.info if status >= 400 else log.debug
+        if status == UNAVAILABLE or self._refusing:
+            self._note_change(scope, route, status)
+        level = log.error if status >= 500 and status != UNAVAILABLE else log.info if status >= 400 else log.debug
         level("request", reference=reference, method=scope.get("method"), path=scope["path"], status=status)
+
+    def _note_change(self, scope: Scope, route: str, status: int) -> None:
+        if status == UNAVAILABLE and route not in self._refusing:
+            self._refusing.add(route)
+            log.warning("requests are answered 503", route=route, reason=scope["state"].get(REASON))
+        elif status == 200 and route in self._refusing:
+            self._refusing.discard(route)
+            log.info("requests are answered again", route=route)

@@ -6,14 +6,13 @@ Written by hand because a schema library stops at the first problem, or turns "1
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
-import msgspec
-
+from lumbung.api.json_object import NotAnObjectError, read_object
 from lumbung.channels.catalogue import CATALOGUE
 from lumbung.errors import BadRequest, Problem
 from lumbung.model import QUANTITY_MAX, StockUpdate
@@ -24,6 +23,7 @@ NOT_BUILT = frozenset({"transaction_code", "sku", "channel", "success", "progres
 """Filters of the history that partner-contract.md announces."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?(?:([Zz])|([+ -])(\d{2}:[0-5]\d))", re.ASCII
 )
@@ -57,15 +57,23 @@ class _Problems:
 
     def raise_if_any(self) -> None:
         if self.found:
-            message = "; ".join(f"{problem.field}: {problem.message}" for problem in self.found[:3])
-            more = len(self.found) - 3
-            raise BadRequest(f"{message}; and {more} more" if more > 0 else message, tuple(self.found))
+            raise self.error()
+
+    def error(self) -> BadRequest:
+        message = "; ".join(f"{problem.field}: {problem.message}" for problem in self.found[:3])
+        more = len(self.found) - 3
+        return BadRequest(f"{message}; and {more} more" if more > 0 else message, tuple(self.found))
 
 
-def read_update(body: bytes, limits: Limits) -> StockUpdate:
-    """The stock update that a body asks for. Raises BadRequest with every problem, in the order of the contract."""
-    fields = _object(body, limits.json_depth_max)
-    problems = _Problems()
+def read_update(body: bytes, limits: Limits, earlier: Sequence[Problem] = ()) -> StockUpdate:
+    """The stock update that a body asks for. Raises BadRequest with every problem: the earlier ones (of the headers),
+    then those of the body in the order of the contract."""
+    problems = _Problems([*earlier])
+    try:
+        fields, fault = read_object(body, limits.json_depth_max)
+    except NotAnObjectError as error:
+        problems.add("body", str(error))
+        raise problems.error() from None
     sku = _text(fields, "sku", problems)
     sync = _flag(fields, problems)
     warehouse = _text(fields, "warehouse", problems)
@@ -75,6 +83,8 @@ def read_update(body: bytes, limits: Limits) -> StockUpdate:
         problems.add("buffer_stock", f"must not be more than available_stock ({available})")
     figures = _figures(fields.get("channel_stock", _MISSING), limits.channel_stock_entries_max, problems)
     as_of = _as_of(fields.get("as_of"), limits.as_of_latest, problems)
+    if fault and len(problems.found) == len(earlier):  # else the field's own problem says it better
+        problems.add("body", fault)
     problems.raise_if_any()
     assert sku is not None and warehouse is not None  # noqa: PT018 (each was checked above)
     assert available is not None and buffer is not None  # noqa: PT018
@@ -105,62 +115,30 @@ def read_page(query: bytes, *, limit_default: int, limit_max: int) -> Page:
 
 def parse_timestamp(text: str) -> datetime | None:
     """An RFC 3339 timestamp with offset, in UTC; None when it is not one. A space stands for a `+` that was not
-    escaped in a URL."""
+    escaped in a URL. A leap second (23:59:60 in UTC) is the second after it, as in POSIX and PostgreSQL."""
     found = _TIMESTAMP.fullmatch(text)
     if found is None:
         return None
     date, clock, fraction, zulu, sign, offset = found.groups()
+    leap = clock.endswith(":60")
     micros = (fraction or "")[:6].ljust(6, "0")
     zone = "+00:00" if zulu else f"{'-' if sign == '-' else '+'}{offset}"
     try:
-        return datetime.fromisoformat(f"{date}T{clock}.{micros}{zone}").astimezone(UTC)
+        moment = datetime.fromisoformat(f"{date}T{clock[:-2] + '59' if leap else clock}.{micros}{zone}").astimezone(UTC)
+        if not leap:
+            return moment
+        return moment + timedelta(seconds=1) if (moment.hour, moment.minute) == (23, 59) else None
     except (ValueError, OverflowError):
         return None
 
 
-def check_key(key: str, chars_max: int) -> str:
-    """A usable Idempotency-Key. Raises BadRequest."""
-    if not key or len(key) > chars_max or _CONTROL.search(key):
-        message = f"must be 1 to {chars_max} characters without control characters"
-        raise BadRequest(f"Idempotency-Key: {message}", (Problem("Idempotency-Key", message),))
-    return key
-
-
-def _object(body: bytes, depth_max: int) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body)
-    except RecursionError:
-        raise _bad_body(f"must not be nested deeper than {depth_max}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _bad_body(f"must be a JSON document in UTF-8 ({error})") from None
-    if not isinstance(value, dict):
-        raise _bad_body("must be a JSON object")
-    if _deeper_than(value, depth_max):
-        raise _bad_body(f"must not be nested deeper than {depth_max}")
-    return value
-
-
-def _bad_body(message: str) -> BadRequest:
-    return BadRequest(f"The body {message}", (Problem("body", message),))
-
-
-def _deeper_than(value: object, depth_max: int) -> bool:
-    level: list[object] = [value]
-    for _ in range(depth_max):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return False
-    return any(isinstance(inner, dict | list) for inner in level)
-
-
-def _inside(value: object) -> list[object]:
-    match value:
-        case dict():
-            return [inner for inner in value.values() if isinstance(inner, dict | list)]
-        case list():
-            return [inner for inner in value if isinstance(inner, dict | list)]
-        case _:
-            return []
+def key_problems(keys: Sequence[str], chars_max: int) -> tuple[Problem, ...]:
+    """What is wrong with the Idempotency-Key headers of a request; no header is right."""
+    if len(keys) > 1:
+        return (Problem("Idempotency-Key", "must be given once"),)
+    if keys and (not 1 <= len(keys[0]) <= chars_max or _CONTROL.search(keys[0])):
+        return (Problem("Idempotency-Key", f"must be 1 to {chars_max} characters without control characters"),)
+    return ()
 
 
 def _text(fields: Mapping[str, Any], name: str, problems: _Problems) -> str | None:
@@ -171,6 +149,8 @@ def _text(fields: Mapping[str, Any], name: str, problems: _Problems) -> str | No
         problems.add(name, f"must be a string, not {_kind(value)}")
     elif not 1 <= len(value) <= TEXT_CHARS_MAX:
         problems.add(name, f"must have 1 to {TEXT_CHARS_MAX} characters")
+    elif _SURROGATE.search(value):
+        problems.add(name, "must be text in UTF-8, without half of a surrogate pair")
     elif _CONTROL.search(value):
         problems.add(name, "must not hold control characters")
     else:

@@ -1,8 +1,8 @@
 """What every channel checks of a store's credentials before it calls anyone: the same rules and messages for all.
 
-A credentials file is a flat mapping of strings; its fields are listed in the channel's manifest. `base_url` may only
-point at the marketplace's own hosts or at this machine (the sandbox): whoever may edit a store's credentials could
-otherwise make Lumbung call any address inside the merchant's network.
+A credentials file is a flat mapping of strings; its fields are listed in the channel's manifest. `base_url`, and any
+other address, may only point at the marketplace's own hosts or at this machine (the sandbox): whoever may edit a store's
+credentials could otherwise make Lumbung call any address inside the merchant's network.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lumbung.errors import ConfigurationError, Problem
 
 VALUE_CHARACTERS_MAX = 4096
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*", re.ASCII)
+_DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~]*", re.ASCII)
 
 
@@ -48,11 +49,30 @@ class CredentialReader:
         """The value without surrounding spaces; `default` when it is absent or empty."""
         return self.values.get(name, "").strip() or default
 
-    def header(self, name: str) -> str:
-        """A value that is sent as a header: visible ASCII only."""
+    def header(self, name: str, *, spaces: bool = False) -> str:
+        """A value that is sent as a header: visible ASCII only, and `spaces` where the header has words."""
         value = self.text(name)
-        if not _PRINTABLE.fullmatch(value):
-            self._wrong(name, "may contain only visible ASCII characters, without spaces")
+        if not _PRINTABLE.fullmatch(value.replace(" ", "") if spaces else value):
+            without = "" if spaces else ", without spaces"
+            self._wrong(name, f"may contain only visible ASCII characters{without}")
+        return value
+
+    def yes(self, name: str) -> bool:
+        """Whether the value is `yes`; absent, empty and `no` are no."""
+        value = self.text(name, "no")
+        if value not in {"yes", "no"}:
+            self._wrong(name, "must be yes or no")
+        return value == "yes"
+
+    def whole_number(self, name: str, *, at_most: int) -> int:
+        """A whole number above 0, digits only; 0 when it is absent."""
+        text = self.text(name)
+        if not text:
+            return 0
+        value = int(text) if _DIGITS.fullmatch(text) else 0
+        if not 0 < value <= at_most:
+            self._wrong(name, "must be a whole number above 0, digits only")
+            return 0
         return value
 
     def number(self, name: str, default: float, *, above: float, at_most: float) -> float:
@@ -69,19 +89,19 @@ class CredentialReader:
             return default
         return value
 
-    def base_url(self, default: str) -> str:
-        """`base_url` put together again from its checked parts, without a trailing slash."""
-        text = self.text("base_url", default)
+    def base_url(self, default: str, name: str = "base_url") -> str:
+        """The address in the field `name`, put together again from its checked parts, without a trailing slash."""
+        text = self.text(name, default)
         try:
             parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            self._wrong("base_url", "is not a URL")
+            self._wrong(name, "is not a URL")
             return default
         local = _is_loopback(host)
         if not self._is_plain(parts) or not (local or (parts.scheme == "https" and host in self.manifest.hosts)):
             self._wrong(
-                "base_url",
+                name,
                 f"must be https on {' or '.join(self.manifest.hosts)} (or a sandbox on this machine, such as "
                 f"http://127.0.0.1:8700/{self.manifest.code}), with a plain path and nothing else",
             )

@@ -7,8 +7,10 @@ from types import MappingProxyType
 
 from lumbung.channels.base import Channel
 from lumbung.channels.blibli.channel import BlibliChannel
+from lumbung.channels.bukalapak.channel import BukalapakChannel
+from lumbung.channels.shopee.channel import ShopeeChannel
 
-_ALL: tuple[Channel, ...] = (BlibliChannel(),)
+_ALL: tuple[Channel, ...] = (BlibliChannel(), BukalapakChannel(), ShopeeChannel())
 
 CHANNELS: Mapping[str, Channel] = MappingProxyType({channel.manifest.code: channel for channel in _ALL})
 

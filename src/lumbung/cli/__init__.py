@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,9 +22,13 @@ def main() -> None:
     from lumbung.cli.signals import orderly_end
     from lumbung.errors import ConfigurationError, LumbungError
 
+    _open_closed_streams()
     try:
         with orderly_end():
-            app(prog_name="lumbung")
+            try:
+                app(prog_name="lumbung")
+            finally:
+                sys.stdout.flush()
     except ConfigurationError as error:
         _tell(error)
         sys.exit(EXIT_CONFIGURATION)
@@ -30,6 +37,12 @@ def main() -> None:
         sys.exit(EXIT_WRONG)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _give_up_stdout()
+        print(f"lumbung: {error.strerror}: output is missing, but the command may have taken effect", file=sys.stderr)
+        sys.exit(EXIT_WRONG)
 
 
 def _tell(error: LumbungError) -> None:
@@ -38,3 +51,16 @@ def _tell(error: LumbungError) -> None:
     output.note(f"lumbung: {error}")
     for problem in error.problems:
         output.note(f"  {problem.field}: {problem.message}")
+
+
+def _open_closed_streams() -> None:
+    """Who is started with `>&-` has no stdout at all."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as we run)
+
+
+def _give_up_stdout() -> None:
+    """What is left in its buffer would be tried, and complained of, once more at the exit."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

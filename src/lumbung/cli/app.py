@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from lumbung.cli import (
+    application,
+    channel,
     demo,
     doctor,
     failures,
     history,
+    key,
     listing,
     partner,
     reconcile,
@@ -53,12 +56,15 @@ app.command("sandbox")(sandbox.sandbox)
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(partner.app, name="partner")
 app.add_typer(warehouse.app, name="warehouse")
+app.add_typer(channel.app, name="channel")
+app.add_typer(application.app, name="app")
 app.add_typer(store.app, name="store")
 app.add_typer(variant.app, name="variant")
 app.add_typer(listing.app, name="listing")
 app.command("history")(history.history)
 app.add_typer(stock.app, name="stock")
 app.add_typer(failures.app, name="failures")
+app.add_typer(key.app, name="key")
 app.command("resync")(resync.resync)
 app.command("reconcile")(reconcile.reconcile)
 app.command("doctor")(doctor.doctor)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from lumbung.api.app import create_app
+from lumbung.api.bodies import Bodies
 from lumbung.api.context import ApiContext
 from lumbung.api.group_commit import GroupCommit
 from lumbung.api.metrics import ApiMetrics
@@ -20,6 +21,7 @@ from lumbung.api.partners import Partners
 from lumbung.channels.base import Channel
 from lumbung.channels.http import HttpClient
 from lumbung.channels.registry import CHANNELS
+from lumbung.cli import key_file
 from lumbung.clock import Clock, SystemClock
 from lumbung.db import history, lease, migrate, partitions, stats, stock, tenants
 from lumbung.db.embedded import EmbeddedPostgres
@@ -70,9 +72,10 @@ def database_server(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres 
 @asynccontextmanager
 async def installation(settings: Settings, url: str) -> AsyncIterator[Installation]:
     """Open a database, bring its schema up to date, load the keys."""
-    keyring = Keyring.load(settings.key_path, create=True)
+    keyring = Keyring.expected(settings.key_path)  # one that is corrupt is told before anything is done
     async with Pool(url, settings) as pool:
         await bring_up(pool, settings)
+        await key_file.ensure(pool, settings)
         yield Installation(settings, pool, keyring)
 
 
@@ -80,6 +83,14 @@ async def bring_up(pool: Pool, settings: Settings) -> None:
     """Schema and partitions. Raises Unavailable while the database is away."""
     for applied in await migrate.migrate(pool, timeout_seconds=settings.migrate_timeout_seconds):
         log.info("migration applied", number=applied.number, name=applied.name)
+    async with pool.connection() as connection:
+        version = await migrate.schema_version(connection)
+    if version > migrate.newest_version():
+        log.warning(
+            "the schema is newer than this Lumbung: install the version that made it, or a newer one",
+            schema_version=version,
+            known_version=migrate.newest_version(),
+        )
     await partitions.ensure(pool, ahead_days=settings.partitions_ahead_days)
 
 
@@ -99,10 +110,11 @@ async def drop_old(pool: Pool, settings: Settings) -> None:
 
 async def maintain(pool: Pool, settings: Settings) -> None:
     """What every role does at start and hourly, also when the database comes later than the process. Never ends."""
-    failed = False
+    failed = ""
     while True:
         try:
             await bring_up(pool, settings)
+            await key_file.ensure(pool, settings)
             await drop_old(pool, settings)
             async with pool.connection() as connection:
                 await stock.forget_idempotency_keys(connection, seconds=settings.idempotency_key_seconds)
@@ -113,14 +125,14 @@ async def maintain(pool: Pool, settings: Settings) -> None:
                     await stats.forget(connection, days=settings.stats_retention_days)
             await history.fold(pool)
         except LumbungError as error:
-            if not failed:
-                log.warning("the database is not ready, trying again", error=str(error))
-            failed = True
+            if str(error) != failed:
+                log.warning("not ready, trying again", error=str(error))
+            failed = str(error)
             await asyncio.sleep(settings.poll_seconds)
             continue
         if failed:
-            log.info("the database is ready")
-        failed = False
+            log.info("ready")
+        failed = ""
         await _roll_up_for(settings.maintenance_interval_seconds, pool, settings)
 
 
@@ -146,7 +158,8 @@ def build_api(settings: Settings, pool: Pool, keyring: Keyring) -> tuple[Callabl
     clock, metrics = SystemClock(), ApiMetrics()
     waker = Waker(pool, interval_seconds=settings.wake_interval_ms / 1000)
     commits = GroupCommit(pool, rules(settings), settings, waker=waker, metrics=metrics, clock=clock)
-    context = ApiContext(settings, clock, pool, Partners(pool, keyring, settings, clock), commits, metrics)
+    partners = Partners(pool, keyring, settings, clock)
+    context = ApiContext(settings, clock, pool, Bodies(settings), partners, commits, metrics)
     return create_app(context, waker), context
 
 

@@ -1,9 +1,11 @@
-"""A store's credentials file: JSON, or TOML by its suffix; a flat list of names and values. No value is ever shown."""
+"""Credentials files of stores and applications: JSON, or TOML by their suffix; a flat list of names and values. No
+value is ever shown."""
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from lumbung.channels import registry
@@ -11,7 +13,10 @@ from lumbung.channels.base import Channel
 from lumbung.channels.catalogue import CATALOGUE
 from lumbung.cli import session
 from lumbung.clock import SystemClock
-from lumbung.errors import ConfigurationError, UsageError
+from lumbung.db.stores import StoreRow
+from lumbung.dispatch import opening
+from lumbung.errors import ConfigurationError, Problem, UsageError
+from lumbung.keyring import Keyring
 from lumbung.settings import Settings
 
 FILE_BYTES_MAX = 65_536
@@ -43,18 +48,63 @@ def read(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-async def check(channel: Channel, values: dict[str, str], settings: Settings) -> None:
-    """Raises ConfigurationError when no store could be opened with them; its problems name the fields."""
+async def check_store(
+    channel: Channel, own: Mapping[str, str], application: Mapping[str, str], settings: Settings
+) -> None:
+    """Raises ConfigurationError when a store cannot be opened with its own file and its application's; its problems
+    name the fields of the store's."""
+    shared = _of_application(channel)
+    misplaced = [
+        Problem(name, "belongs to the application, not to the store: see `lumbung app add`")
+        for name in own
+        if name in shared
+    ]
+    problems = await _problems(channel, {**application, **own}, settings)
+    _refuse(channel, (*misplaced, *(problem for problem in problems if problem.field not in shared)))
+    if problems:
+        raise ConfigurationError(
+            f"The application's credentials of {channel.manifest.name} cannot be right: use `lumbung app credentials`",
+            problems,
+        )
+
+
+async def check_application(channel: Channel, values: Mapping[str, str], settings: Settings) -> None:
+    """Raises ConfigurationError when no store could be opened with these, whatever its own are."""
+    shared = _of_application(channel)
+    own = {entry.name for entry in channel.manifest.credentials} - shared
+    misplaced = [
+        Problem(name, "belongs to a store, not to the application: see `lumbung store add`")
+        for name in values
+        if name in own
+    ]
+    problems = await _problems(channel, values, settings)
+    _refuse(channel, (*misplaced, *(problem for problem in problems if problem.field not in own)))
+
+
+def opened(keyring: Keyring, store: StoreRow) -> dict[str, str]:
+    """A store's credentials and its application's in one mapping. Raises ConfigurationError."""
+    return opening.opened(keyring, store.id, store.credentials, store.channel_app_id, store.application_credentials)
+
+
+def _of_application(channel: Channel) -> set[str]:
+    return {entry.name for entry in channel.manifest.credentials if entry.application}
+
+
+async def _problems(channel: Channel, values: Mapping[str, str], settings: Settings) -> tuple[Problem, ...]:
     async with session.http_client(settings) as http:
         try:
             channel.open(values, http, SystemClock())
         except ConfigurationError as error:
             if not error.problems:
                 raise
-            # The message names the fields too, for where there is no list beneath it.
-            raise ConfigurationError(
-                f"These credentials of {channel.manifest.name} cannot be right", error.problems
-            ) from None
+            return error.problems
+    return ()
+
+
+def _refuse(channel: Channel, problems: tuple[Problem, ...]) -> None:
+    if problems:
+        # The message names the fields too, for where there is no list beneath it.
+        raise ConfigurationError(f"These credentials of {channel.manifest.name} cannot be right", problems)
 
 
 def _json(path: Path, content: bytes) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,22 +20,24 @@ from lumbung.channels.base import (
     Misconfigured,
     Outcome,
     Rejected,
+    RotatesTokens,
     Submitted,
     Throttled,
     Unauthorized,
     Unavailable,
 )
 from lumbung.channels.http import HttpClient
-from lumbung.cli import EXIT_WRONG, output, session
+from lumbung.cli import EXIT_WRONG, credentials, output, session
 from lumbung.clock import SystemClock
 from lumbung.db import doctor as db
 from lumbung.db import migrate, stores, tenants
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
 from lumbung.dispatch.lease_clock import lifetime_seconds
+from lumbung.dispatch.tokens import unseal
 from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
-from lumbung.model import purpose_of_partner, purpose_of_store
+from lumbung.model import purpose_of_partner
 from lumbung.settings import Settings
 
 CLOCK_SECONDS_MAX = 5.0
@@ -215,13 +216,17 @@ async def _check_store(gate: asyncio.Semaphore, http: HttpClient, keyring: Keyri
         message = f"channel {store.channel} has no connector in this version"
         return Finding(name, message, f"install a version that has one, or `lumbung store remove {store.id}`")
     try:
-        values = json.loads(keyring.decrypt(store.credentials, purpose_of_store(store.id)))
-        opened = channel.open(values, http, SystemClock())
+        opened = channel.open(credentials.opened(keyring, store), http, SystemClock())
+        if isinstance(opened, RotatesTokens) and store.tokens is not None:
+            opened.use(unseal(keyring, store.id, store.tokens))
     except ConfigurationError as error:
         return Finding(name, str(error), "put the key back into the key file, or use `lumbung store credentials`")
     async with gate:
         outcome = await opened.check()
-    message, advice = judge(outcome)
+    if channel.manifest.authorizes and store.tokens is None:
+        message, advice = "not authorised yet", f"have the merchant agree: `lumbung store authorize {store.id}`"
+    else:
+        message, advice = judge(outcome)
     return Finding(name, f"{store.mode}, {message}", advice)
 
 
@@ -230,6 +235,8 @@ def judge(outcome: Outcome) -> tuple[str, str]:
     match outcome:
         case Accepted():
             return "reachable", ""
+        case Unauthorized(refreshable=True):
+            return "reachable, its access token has expired: it is renewed before the next push", ""
         case Throttled(message=message):
             return f"reachable, busy: {message}", ""
         case Unavailable(message) | InDoubt(message):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lumbung.db import stores, tenants
+from lumbung.db import applications, stores, tenants
+from lumbung.db.applications import ApplicationRow
 from lumbung.db.query import Connection
 from lumbung.db.stores import StoreRow
 from lumbung.db.tenants import PartnerRow
@@ -39,7 +40,7 @@ async def _only_tenant(connection: Connection) -> str:
     if not every:
         raise UsageError("There is no tenant yet: make one with `lumbung tenant add NAME`")
     if len(every) > 1:
-        raise UsageError(f"There are {len(every)} tenants; say which with --tenant: {_some(t['name'] for t in every)}")
+        raise UsageError(f"There are {len(every)} tenants; say which with --tenant: {some(t['name'] for t in every)}")
     return str(every[0]["name"])
 
 
@@ -63,6 +64,43 @@ async def store(connection: Connection, tenant_id: int, reference: str) -> Store
     return found
 
 
+async def application(connection: Connection, tenant: str | None, reference: str) -> ApplicationRow:
+    """By name or id, of those that a tenant's stores may use; of all when no tenant is named."""
+    every = await applications.usable(connection, await tenant_id_or_all(connection, tenant))
+    return _the_one(every, reference)
+
+
+async def application_of_store(
+    connection: Connection, tenant_id: int, channel: str, reference: str | None
+) -> ApplicationRow:
+    """The one that a store of this channel is to use; the only one when there is no reference."""
+    every = await applications.usable(connection, tenant_id, channel)
+    if reference is not None:
+        return _the_one(every, reference)
+    if not every:
+        raise UsageError(
+            f"There is no application of {channel} yet: make one with `lumbung app add --channel {channel}`"
+        )
+    if len(every) > 1:
+        raise UsageError(f"There are {len(every)} applications of {channel}; say which with --app: {_named(every)}")
+    return every[0]
+
+
+def _the_one(every: list[ApplicationRow], reference: str) -> ApplicationRow:
+    found = [row for row in every if reference in {row.name, str(row.id)}]
+    by_name = [row for row in found if row.name == reference]
+    if not found:
+        there = f"there are {_named(every)}" if every else "there are none: make one with `lumbung app add`"
+        raise NotFound(f"There is no application {reference!r}; {there}")
+    if len(by_name) > 1:
+        raise UsageError(f"There are {len(by_name)} applications {reference!r}; say which by its id: {_named(by_name)}")
+    return (by_name or found)[0]
+
+
+def _named(every: list[ApplicationRow]) -> str:
+    return some(f"{row.name} ({row.channel}, id {row.id})" for row in every)
+
+
 async def places(connection: Connection, tenant_id: int, texts: list[str]) -> list[Place]:
     """From `NAME` or `NAME=LOCATION`. A warehouse whose own name has a `=` is found by its whole name."""
     rows = await tenants.list_warehouses(connection, tenant_id)
@@ -79,13 +117,14 @@ def _place(ids: dict[str, int], text: str) -> Place:
         return Place(ids[text], text, None)
     name, equals, location = text.rpartition("=")
     if not equals or name not in ids:
-        raise NotFound(f"There is no warehouse {name if equals else text!r}; there are {_some(ids)}")
+        raise NotFound(f"There is no warehouse {name if equals else text!r}; there are {some(ids)}")
     if not location.strip():
         raise UsageError(f"--warehouse {text}: no location after the =")
     return Place(ids[name], name, location.strip())
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first of them, and how many more."""
     listed = [repr(name) for name in names]
     more = f" and {len(listed) - NAMED_MAX} more" if len(listed) > NAMED_MAX else ""
     return ", ".join(listed[:NAMED_MAX]) + more

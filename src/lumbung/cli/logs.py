@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -39,10 +41,29 @@ def configure(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=Unfailing(sys.stderr)),
         cache_logger_on_first_use=False,
     )
     _route_standard_library(shared, last, max(level, logging.WARNING))
+
+
+class Unfailing(io.TextIOBase):
+    """A stream to write to that loses what cannot be written (a full disk, a reader that has gone): a hub that cannot
+    log goes on with its work."""
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.flush()
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -62,7 +83,7 @@ def _redacted(key: str, value: Any) -> Any:
 
 def _renderer(log_format: str) -> list[Processor]:
     """Tracebacks without the frames' variables: these are read after `redact`, and hold credentials in plain text."""
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     if log_format == "console" or (log_format == "auto" and terminal):
         return [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -70,7 +91,7 @@ def _renderer(log_format: str) -> list[Processor]:
 
 
 def _route_standard_library(shared: list[Processor], last: list[Processor], level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Unfailing(sys.stderr))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]

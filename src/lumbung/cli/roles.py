@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -25,22 +26,24 @@ from lumbung.settings import Settings
 
 log = structlog.get_logger()
 
+NO_ADDRESS = "--host must be an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
+
 Role = Callable[[Settings, str, asyncio.Event], Awaitable[None]]
 
 
 async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """Answer partners until stopped. The database may come later: /readyz says no until then."""
-    keyring = Keyring.load(settings.key_path, create=True)
+    keyring = Keyring.expected(settings.key_path)
     async with Pool(url, settings) as pool:
         app, _ = build_api(settings, pool, keyring)
         server = make_server(app, settings)
-        log.info("the partner API listens", url=f"http://{settings.host}:{settings.port}")
+        log.info("the partner API listens", url=f"http://{address(settings.host, settings.port)}")
         await _until_stopped(stop, [server.serve(), maintain(pool, settings)], on_stop=server.stop)
 
 
 async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """Deliver until stopped; then finish what is in flight and give the leases back."""
-    keyring = Keyring.load(settings.key_path, create=True)
+    keyring = Keyring.expected(settings.key_path)
     metrics = WorkerMetrics()
     async with Pool(url, settings) as pool, built_worker(settings, pool, keyring, metrics=metrics) as worker:
         log.info("the worker delivers")
@@ -105,24 +108,53 @@ async def _until_stopped(
         await asyncio.gather(main, stopped, *others, return_exceptions=True)
 
 
+def resolved(host: str) -> str:
+    """The IP address of a host's name, which the server takes only; the first one when it has several.
+
+    Raises ConfigurationError.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"Cannot listen on {host}: {_why_not(error)}") from error
+    if not found:
+        raise ConfigurationError(f"Cannot listen: {NO_ADDRESS}")
+    return str(found[0][4][0])
+
+
 def check_port(host: str, port: int) -> None:
     """Raises ConfigurationError when the address cannot be listened on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigurationError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Stop what listens there, or choose another --port"
-            ) from error
+            raise ConfigurationError(f"Cannot listen on {address(host, port)}: {_why_not(error)}") from error
+
+
+def address(host: str, port: int) -> str:
+    """As it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _why_not(error: Exception) -> str:
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, PermissionError):
+        return f"{said}. Ports below 1024 are for the system: choose another --port, with a proxy before it"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{said}. Stop what listens there, or choose another --port"
+    return f"{said}. {NO_ADDRESS}"
 
 
 def free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def run_until_signalled(work: Callable[[asyncio.Event], Awaitable[None]], *, supervised: bool = False) -> None:

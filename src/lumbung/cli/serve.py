@@ -14,7 +14,7 @@ import typer
 from lumbung.cli import logs
 from lumbung.cli.compose import database_server
 from lumbung.cli.keeping import beside
-from lumbung.cli.roles import ROLES, check_port, free_port, run_until_signalled
+from lumbung.cli.roles import ROLES, address, check_port, free_port, resolved, run_until_signalled
 from lumbung.dispatch.supervisor import Child, Supervisor
 from lumbung.errors import UsageError
 from lumbung.keyring import Keyring
@@ -39,9 +39,10 @@ def serve(
     settings = load(host=host, port=port, data_dir=data_dir or context.obj.data_dir)
     logs.configure(settings)
     if "api" in wanted:
-        settings = replace(settings, port=settings.port or free_port(settings.host))
+        settings = replace(settings, host=resolved(settings.host))
         check_port(settings.host, settings.port)
-    Keyring.load(settings.key_path, create=True)
+        settings = replace(settings, port=settings.port or free_port(settings.host))
+    Keyring.expected(settings.key_path)  # one that is corrupt is told before anything is started
     with database_server(settings) as (url, server):
 
         async def work(stop: asyncio.Event) -> None:
@@ -64,7 +65,7 @@ def read_roles(text: str) -> list[str]:
 
 async def supervise(settings: Settings, url: str, roles: list[str], stop: asyncio.Event) -> None:
     """A process for each role, restarted when it dies."""
-    log.info("serving", roles=roles, api=f"http://{settings.host}:{settings.port}")
+    log.info("serving", roles=roles, api=f"http://{address(settings.host, settings.port)}")
     children = [role_child(role, settings, url) for role in roles]
     await Supervisor().run(children, stop=stop, stop_seconds=settings.stop_seconds + 5, on_event=log_event)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumbung.channels.base import Channel
-from lumbung.cli import audit, credentials, find, names, output, session
-from lumbung.cli.find import Place
-from lumbung.db import stores, wake
+from lumbung.cli import audit, authorize, credentials, find, links, names, output, session
+from lumbung.db import applications, stores, wake
+from lumbung.db.applications import ApplicationRow
 from lumbung.db.query import Connection
 from lumbung.db.stores import StoreRow
-from lumbung.errors import NotFound, UsageError
+from lumbung.dispatch.opening import application_values
+from lumbung.errors import UsageError
 from lumbung.inventory import stores as inventory
 from lumbung.model import DEFAULT_WAREHOUSE, StoreMode, purpose_of_store
 
@@ -30,6 +32,7 @@ COLUMNS = {
     "id": "ID",
     "tenant": "TENANT",
     "channel": "CHANNEL",
+    "application": "APP",
     "name": "NAME",
     "mode": "MODE",
     "pause_reason": "PAUSED BECAUSE",
@@ -42,7 +45,6 @@ StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's
 CredentialsOption = Annotated[
     Path, typer.Option("--credentials", metavar="FILE", help="JSON, or TOML when it ends in .toml.")
 ]
-WarehouseOption = Annotated[str, typer.Option("--warehouse", metavar="NAME[=LOCATION]")]
 
 
 @app.command("add")
@@ -52,6 +54,13 @@ def add(
     name: Annotated[str, typer.Option(help="What people call the store.")],
     credentials_file: CredentialsOption,
     tenant: session.TenantOption = None,
+    application: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            help="The application (app key) that it uses, where its channel has them; the only one if left out.",
+        ),
+    ] = None,
     warehouses: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,42 +74,78 @@ def add(
     connector = credentials.connector(channel)
     values = credentials.read(credentials_file)
     mode = StoreMode.LIVE if live else StoreMode.OBSERVE
-    places = warehouses or [DEFAULT_WAREHOUSE]
-    store_id, served = session.run(context, partial(_add, tenant, connector, name, values, places, mode))
+    if live and connector.manifest.authorizes:
+        raise UsageError(
+            f"{connector.manifest.name} asks the merchant first: add the store without --live, then authorise it"
+        )
+    if application is not None and not connector.manifest.has_applications:
+        raise UsageError(f"{connector.manifest.name} has no applications: leave --app out")
+    new = NewStore(connector, name, values, application, warehouses or [DEFAULT_WAREHOUSE], mode)
+    store_id, served = session.run(context, partial(_add, tenant, new))
     output.say(f"Store {name!r} added (id {store_id}, {mode}, served by {', '.join(served)})")
+    if connector.manifest.closed:
+        output.note(f"{connector.manifest.name} has closed: nothing answers at its own address any more")
+    if connector.manifest.authorizes:
+        output.note(f"The merchant must agree first: `lumbung store authorize {store_id}`")
     if mode is StoreMode.OBSERVE:
         output.note(f"Nothing is written to the marketplace until `lumbung store live {store_id}`")
 
 
-async def _add(
-    tenant: str | None,
-    channel: Channel,
-    name: str,
-    values: dict[str, str],
-    warehouses: list[str],
-    mode: StoreMode,
-    hub: Installation,
-) -> tuple[int, list[str]]:
-    await credentials.check(channel, values, hub.settings)
+@dataclass(frozen=True, slots=True)
+class NewStore:
+    """A store as it was asked for. `application` and `warehouses` are as they were written."""
+
+    channel: Channel
+    name: str
+    values: dict[str, str] = field(repr=False)
+    application: str | None
+    warehouses: list[str]
+    mode: StoreMode
+
+
+async def _add(tenant: str | None, new: NewStore, hub: Installation) -> tuple[int, list[str]]:
+    channel, code = new.channel, new.channel.manifest.code
     async with hub.pool.transaction() as connection:
         tenant_id = (await find.tenant(connection, tenant)).id
-        places = await find.places(connection, tenant_id, warehouses)
-        _check_locations(channel, places)
-        code = channel.manifest.code
+        application = await _application(connection, tenant_id, new)
+        shared = {} if application is None else application_values(hub.keyring, application.id, application.credentials)
+        await credentials.check_store(channel, new.values, shared, hub.settings)
+        places = await find.places(connection, tenant_id, new.warehouses)
+        links.check_locations(channel, places, {})
         store_id = await stores.add_store(
-            connection, tenant_id=tenant_id, channel=code, name=name, mode=mode, account=channel.account(values)
+            connection,
+            tenant_id=tenant_id,
+            channel=code,
+            name=new.name,
+            mode=new.mode,
+            account=channel.account(shared | new.values),
+            channel_app_id=application.id if application is not None else None,
         )
         if store_id is None:
-            raise UsageError(f"There is a store {name!r} already")
-        await _seal(connection, hub, tenant_id, store_id, values)
+            raise UsageError(f"There is a store {new.name!r} already")
+        await _seal(connection, hub, tenant_id, store_id, new.values)
         for place in places:
-            await _link(connection, tenant_id, store_id, place)
+            await links.put(connection, tenant_id, store_id, place)
         newest = await stores.newest_change(connection, tenant_id=tenant_id, store_id=store_id)
         await stores.settle_links(connection, tenant_id=tenant_id, store_id=store_id, newest=newest)
         served = {place.warehouse: place.location for place in places}
-        detail = {"name": name, "channel": code, "mode": mode, "warehouses": served}
-        await audit.write(connection, tenant_id, "store.add", f"store:{store_id}", **detail)
+        detail = {"name": new.name, "channel": code, "mode": new.mode, "warehouses": served}
+        app_detail = {} if application is None else {"app": application.id}
+        await audit.write(connection, tenant_id, "store.add", f"store:{store_id}", **detail, **app_detail)
     return store_id, list(served)
+
+
+async def _application(connection: Connection, tenant_id: int, new: NewStore) -> ApplicationRow | None:
+    """The one that the store is to use, kept from being removed meanwhile."""
+    manifest = new.channel.manifest
+    if not manifest.has_applications:
+        return None
+    found = await find.application_of_store(connection, tenant_id, manifest.code, new.application)
+    if found.channel != manifest.code:
+        raise UsageError(f"Application {found.name!r} is one of {found.channel}, not of {manifest.code}")
+    if not await applications.lock(connection, found.id):
+        raise UsageError(f"Application {found.name!r} was removed just now")
+    return found
 
 
 async def _seal(
@@ -125,16 +170,27 @@ def replace_credentials(
         output.note(f"It is still paused ({found.pause_reason}): `lumbung store resume {found.id}`")
 
 
+def _refuse_another_account(
+    channel: Channel, store: StoreRow, *, before: Mapping[str, str], after: Mapping[str, str]
+) -> None:
+    """What a merchant has agreed to for one account is of no use for another."""
+    was, will_be = channel.account(before), channel.account(after)
+    if channel.manifest.authorizes and was != will_be:
+        raise UsageError(f"Store {store.name!r} is account {was}: add a store of its own for account {will_be}")
+
+
 async def _replace_credentials(
     tenant: str | None, reference: str, values: dict[str, str], hub: Installation
 ) -> StoreRow:
     async with hub.pool.connection() as connection:
         store = await find.store(connection, (await find.tenant(connection, tenant)).id, reference)
     channel = credentials.connector(store.channel)
-    await credentials.check(channel, values, hub.settings)
+    shared = application_values(hub.keyring, store.channel_app_id, store.application_credentials)
+    await credentials.check_store(channel, values, shared, hub.settings)
     async with hub.pool.transaction() as connection:
         store = await find.store(connection, store.tenant_id, store.name)
-        await stores.change_account(connection, store, channel.account(values))
+        _refuse_another_account(channel, store, before=credentials.opened(hub.keyring, store), after=shared | values)
+        await stores.change_account(connection, store, channel.account(shared | values))
         await _seal(connection, hub, store.tenant_id, store.id, values)
         await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
         await audit.write(connection, store.tenant_id, "store.credentials", f"store:{store.id}")
@@ -142,56 +198,11 @@ async def _replace_credentials(
     return store
 
 
-@app.command("link")
-def link(
-    context: typer.Context, store: StoreArgument, warehouse: WarehouseOption, tenant: session.TenantOption = None
-) -> None:
-    """Have a warehouse serve a store."""
-    found, place = session.run(context, partial(_change_link, tenant, store, warehouse, True))
-    output.say(f"Warehouse {place.warehouse!r} serves store {found.name!r}")
-
-
-@app.command("unlink")
-def unlink(
-    context: typer.Context, store: StoreArgument, warehouse: WarehouseOption, tenant: session.TenantOption = None
-) -> None:
-    """Have a warehouse serve a store no longer."""
-    found, place = session.run(context, partial(_change_link, tenant, store, warehouse, False))
-    output.say(f"Warehouse {place.warehouse!r} serves store {found.name!r} no longer")
-
-
-async def _change_link(
-    tenant: str | None, reference: str, warehouse: str, linked: bool, hub: Installation
-) -> tuple[StoreRow, Place]:
-    """The change and its audit row first, then the listings in chunks. Run again, it finishes what a crash left."""
-    async with hub.pool.transaction() as connection:
-        tenant_id = (await find.tenant(connection, tenant)).id
-        store = await find.store(connection, tenant_id, reference)
-        [place] = await find.places(connection, tenant_id, [warehouse])
-        change = _serve if linked else _serve_no_longer
-        await change(connection, store, place)
-    await _with_progress(
-        "Recomputing", hub, store, lambda advance: inventory.settle(hub.pool, hub.settings, store, advance)
-    )
-    return store, place
-
-
-async def _serve(connection: Connection, store: StoreRow, place: Place) -> None:
-    _check_locations(credentials.connector(store.channel), [place])
-    await _link(connection, store.tenant_id, store.id, place)
-    detail = {"warehouse": place.warehouse, "location": place.location}
-    await audit.write(connection, store.tenant_id, "store.link", f"store:{store.id}", **detail)
-
-
-async def _serve_no_longer(connection: Connection, store: StoreRow, place: Place) -> None:
-    served = await stores.links_of(connection, tenant_id=store.tenant_id, store_id=store.id)
-    if place.location is not None and served.get(place.warehouse_id) != place.location:
-        raise NotFound(f"Warehouse {place.warehouse!r} does not serve store {store.name!r} at {place.location!r}")
-    if await stores.unlink(connection, tenant_id=store.tenant_id, store_id=store.id, warehouse_id=place.warehouse_id):
-        subject = f"store:{store.id}"
-        await audit.write(connection, store.tenant_id, "store.unlink", subject, warehouse=place.warehouse)
-    elif not await stores.has_unsettled_links(connection, tenant_id=store.tenant_id, store_id=store.id):
-        raise NotFound(f"Warehouse {place.warehouse!r} does not serve store {store.name!r}")
+app.command("link")(links.link)
+app.command("unlink")(links.unlink)
+app.command("forget-location")(links.forget_location)
+app.command("authorize")(authorize.authorize)
+app.command("tokens")(authorize.tokens)
 
 
 @app.command("live")
@@ -245,6 +256,8 @@ async def _change_mode(tenant: str | None, reference: str, change: Any, hub: Ins
 
 
 async def _set_mode(mode: StoreMode, connection: Connection, store: StoreRow) -> None:
+    if mode is StoreMode.LIVE and store.tokens is None and credentials.connector(store.channel).manifest.authorizes:
+        raise UsageError(f"Store {store.name!r} is not authorised yet: `lumbung store authorize {store.id}`")
     await stores.set_mode(connection, tenant_id=store.tenant_id, store_id=store.id, mode=mode)
     await audit.write(connection, store.tenant_id, f"store.{mode}", f"store:{store.id}", before=store.mode)
 
@@ -283,7 +296,7 @@ async def _remove(tenant: str | None, reference: str, hub: Installation) -> Stor
         tenant_id = (await find.tenant(connection, tenant)).id
         store = await find.store(connection, tenant_id, reference)
         await audit.write(connection, tenant_id, "store.remove", f"store:{store.id}", name=store.name)
-    await _with_progress(
+    await links.with_progress(
         "Removing listings", hub, store, lambda advance: inventory.remove(hub.pool, hub.settings, store, advance)
     )
     return store
@@ -298,31 +311,3 @@ def list_(context: typer.Context, tenant: session.TenantOption = None, as_json: 
 async def _list(tenant: str | None, hub: Installation) -> list[Any]:
     async with hub.pool.connection() as connection:
         return await stores.list_stores(connection, await find.tenant_id_or_all(connection, tenant))
-
-
-async def _link(connection: Connection, tenant_id: int, store_id: int, place: Place) -> None:
-    await stores.link(
-        connection,
-        tenant_id=tenant_id,
-        store_id=store_id,
-        warehouse_id=place.warehouse_id,
-        location=place.location,
-    )
-
-
-def _check_locations(channel: Channel, places: list[Place]) -> None:
-    for place in places:
-        if place.location is not None and not channel.manifest.location_aware:
-            raise UsageError(f"{channel.manifest.name} knows no locations: write --warehouse {place.warehouse} alone")
-
-
-async def _with_progress(
-    label: str, hub: Installation, store: StoreRow, work: Callable[[inventory.Progress], Any]
-) -> None:
-    """Chunks of a store's listings; begun anew when a lock was not had, which finds what is done already as it is."""
-
-    async def attempt() -> None:
-        with output.progress(f"{label} of {store.name}", None) as advance:
-            await work(advance)
-
-    await session.retried(attempt)

@@ -50,7 +50,8 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A store that has something `due`, or waits that are `ready`; who holds it, under which epoch."""
+    """A store that has something `due`, or waits that are `ready`, or neither and tokens to renew; who holds it, under
+    which epoch."""
 
     store_id: int
     due: bool
@@ -73,8 +74,12 @@ class Ended:
     latency_seconds: float
 
 
-async def stores_with_work(connection: Connection, *, wait_seconds_max: float) -> list[Work]:
-    rows = await _queries["stores_with_work"].all(connection, wait_seconds_max=wait_seconds_max)
+async def stores_with_work(
+    connection: Connection, *, wait_seconds_max: float, renew_ahead_seconds: float
+) -> list[Work]:
+    rows = await _queries["stores_with_work"].all(
+        connection, wait_seconds_max=wait_seconds_max, renew_ahead_seconds=renew_ahead_seconds
+    )
     return [Work(row["store_id"], row["due"], row["ready"], row["worker_id"], row["epoch"]) for row in rows]
 
 

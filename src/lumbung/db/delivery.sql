@@ -1,9 +1,9 @@
 -- What is due, and what became of it.
 
 -- name: stores_with_work
--- Stores with something due (`due`) or a wait that is over (`ready`), and who holds them under which epoch. Steps from
--- store to store on the two indexes and looks at a store's first and last wait only, so that the cost grows with the
--- stores that have work, not with their listings.
+-- Stores with something due (`due`) or a wait that is over (`ready`), or neither and tokens that would die unused; and
+-- who holds them under which epoch. Steps from store to store on the two indexes and looks at a store's first and last
+-- wait only, so that the cost grows with the stores that have work, not with their listings.
 WITH RECURSIVE due AS (
     (SELECT tenant_id, store_id FROM listing_state WHERE lane > 0 ORDER BY tenant_id, store_id LIMIT 1)
     UNION ALL
@@ -26,7 +26,11 @@ WITH RECURSIVE due AS (
 )
 SELECT s.id AS store_id, bool_or(work.due) AS due, bool_or(work.ready) AS ready, l.worker_id, l.epoch
 FROM (SELECT tenant_id, store_id, true AS due, false AS ready FROM due
-      UNION ALL SELECT tenant_id, store_id, false, true FROM ready) work
+      UNION ALL SELECT tenant_id, store_id, false, true FROM ready
+      UNION ALL
+      SELECT tenant_id, id, false, false FROM store
+      WHERE refresh_expires_at IS NOT NULL AND retired_at IS NULL AND access_expires_at < now()
+        AND refresh_expires_at < now() + :renew_ahead_seconds::float8 * interval '1 second') work
 JOIN store s ON s.tenant_id = work.tenant_id AND s.id = work.store_id
 JOIN tenant t ON t.id = s.tenant_id
 JOIN store_lease l ON l.store_id = s.id

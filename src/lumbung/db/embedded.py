@@ -54,6 +54,7 @@ INSTALLS = {16: "pginstall", 18: "pginstall18"}  # the wheel's folders
 PORT = 5432  # names the socket; nothing listens on TCP
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 POLL_SECONDS = 0.05
+LOG_END_LINES = 10
 UNINTERRUPTED_SECONDS_MAX = 2  # that a start makes a Ctrl-C wait
 
 SETTINGS = """\
@@ -391,12 +392,14 @@ class EmbeddedPostgres:
         return found
 
     def _last_words(self) -> str:
-        """The end of what the server logged, on one line; "" when it logged nothing."""
+        """Why the server ended by what it logged, or else the end of that, on one line; "" when it logged nothing."""
         with suppress(OSError):
             logs = sorted((self._pgdata / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)[-1:]
             for log in [self._pgdata / "startup.log", *logs]:
                 text = log.read_text(errors="replace")
-                if "FATAL" in text or "PANIC" in text or log in logs:
+                if fatal := _fatal_line(text):
+                    return fatal
+                if log in logs:
                     return _one_line(text)
         return ""
 
@@ -512,3 +515,13 @@ def _one_line(text: str) -> str:
     """The last three lines that say something, on one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-3:])
+
+
+def _fatal_line(text: str) -> str:
+    """What ended the server, with the line before it, which often says why; "" when the log's end has none.
+
+    It may tell a lot after it: of its other processes, of its own end.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-LOG_END_LINES:]
+    found = [n for n, line in enumerate(lines) if "FATAL:" in line or "PANIC:" in line]
+    return " | ".join(lines[max(0, found[-1] - 1) : found[-1] + 1]) if found else ""

@@ -24,8 +24,8 @@ class ChannelTimes:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """A lease just taken. `doubt_seconds`: calls of a lost holder may take effect for this long; `credentials` and
-    `tokens` are ciphertexts. `in_trouble`: the last holder could not reach it."""
+    """A lease just taken. `doubt_seconds`: calls of a lost holder may take effect for this long; `credentials`, those
+    of its application and `tokens` are ciphertexts. `in_trouble`: the last holder could not reach it."""
 
     store_id: int
     tenant_id: int
@@ -38,6 +38,7 @@ class LeaseRow:
     channel_app_id: int | None = None
     tokens: bytes | None = field(default=None, repr=False)
     in_trouble: bool = False
+    application_credentials: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ async def claim(
             row["channel_app_id"],
             row["tokens"],
             row["in_trouble"],
+            row["application_credentials"],
         )
         for row in rows
     ]

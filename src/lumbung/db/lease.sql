@@ -69,11 +69,12 @@ SET worker_id = :worker_id, epoch = l.epoch + 1, acquired_at = clock_timestamp()
                                 clock_timestamp() + free.quiesce + free.lifetime_seconds * interval '1 second'),
                           CASE WHEN NOT h.stopping THEN clock_timestamp() + free.quiesce END)
         WHEN NOT h.stopping THEN clock_timestamp() + free.quiesce END
-FROM free LEFT JOIN holder h ON h.id = free.worker_id, store s
+FROM free LEFT JOIN holder h ON h.id = free.worker_id, store s LEFT JOIN channel_app a ON a.id = s.channel_app_id
 WHERE l.store_id = free.store_id AND s.id = l.store_id
   AND (h.id IS NULL OR h.stopping OR h.renewed_at + free.lifetime_seconds * interval '1 second' < clock_timestamp()
        OR h.renewed_at > clock_timestamp() + free.lifetime_seconds * interval '1 second')
 RETURNING l.store_id, l.tenant_id, l.epoch, s.channel, s.name, s.channel_app_id, s.credentials, s.tokens,
+          a.credentials AS application_credentials,
           l.lifetime_seconds::float8 AS lifetime_seconds, l.trouble IS NOT NULL AS in_trouble,
           greatest(0, extract(epoch FROM l.doubt_until - clock_timestamp()))::float8 AS doubt_seconds
 

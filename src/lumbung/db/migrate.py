@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import asyncpg
@@ -64,8 +65,14 @@ async def schema_version(connection: Connection) -> int:
     return int(await _queries["newest_migration"].value(connection))
 
 
+async def is_writable(connection: Connection) -> bool:
+    """False for a standby, and for a database that was made read only."""
+    return bool(await _queries["is_writable"].value(connection))
+
+
+@cache
 def newest_version() -> int:
-    """The newest migration that this version of Lumbung knows."""
+    """The newest migration that this process knows, also when its files are replaced while it runs."""
     return migrations()[-1].number
 
 

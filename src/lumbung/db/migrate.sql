@@ -19,6 +19,9 @@ LOCK TABLE migration IN SHARE ROW EXCLUSIVE MODE
 -- name: newest_migration$
 SELECT coalesce(max(number), 0) FROM migration
 
+-- name: is_writable$
+SELECT NOT current_setting('transaction_read_only')::bool
+
 -- name: digest_of$
 SELECT digest FROM migration WHERE number = :number
 

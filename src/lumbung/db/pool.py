@@ -43,10 +43,26 @@ _AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.PostgresIOError,
     ConnectionError,
     TimeoutError,
     OSError,
 )
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (asyncpg.InvalidAuthorizationSpecificationError, "The database does not let this hub in"),
+    (asyncpg.InvalidCatalogNameError, "The database does not exist"),
+    (asyncpg.TooManyConnectionsError, "The database has no connection left"),
+    (asyncpg.DiskFullError, "The disk of the database is full"),
+    (asyncpg.ReadOnlySQLTransactionError, "The database can only be read"),
+    (asyncpg.CannotConnectNowError, "The database is starting or stopping"),
+)
+
+
+def _reason(error: Exception) -> str:
+    """What may be told to everybody: nothing of where the database is."""
+    return next((text for kind, text in _REASONS if isinstance(error, kind)), "The database cannot be reached")
 
 
 @contextmanager
@@ -63,10 +79,9 @@ def _translated() -> Iterator[None]:
         ) from error
     except _AWAY as error:
         raise_if_cancelled(error)
+        reason = _reason(error)
         raise Unavailable(
-            f"The database cannot be reached: {_first_line(error)}",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-            public="The database cannot be reached",
+            f"{reason}: {_first_line(error)}", retry_after_seconds=RETRY_AFTER_SECONDS, public=reason
         ) from error
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from lumbung.db.lease import StoredTokens
 from lumbung.db.query import Connection, Queries
 from lumbung.errors import UsageError
 from lumbung.model import StoreMode
@@ -18,7 +19,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class StoreRow:
-    """A live store; `credentials` is a ciphertext."""
+    """A live store; `credentials`, `tokens` and its application's credentials are ciphertexts."""
 
     id: int
     tenant_id: int
@@ -26,11 +27,21 @@ class StoreRow:
     name: str
     mode: StoreMode
     pause_reason: str | None
-    credentials: bytes
+    credentials: bytes = field(repr=False)
+    channel_app_id: int | None = None
+    tokens: bytes | None = field(default=None, repr=False)
+    application_credentials: bytes | None = field(default=None, repr=False)
 
 
 async def add_store(
-    connection: Connection, *, tenant_id: int, channel: str, name: str, mode: StoreMode, account: str | None = None
+    connection: Connection,
+    *,
+    tenant_id: int,
+    channel: str,
+    name: str,
+    mode: StoreMode,
+    account: str | None = None,
+    channel_app_id: int | None = None,
 ) -> int | None:
     """The new store's id, still without credentials; None when a live store has the name.
 
@@ -38,7 +49,13 @@ async def add_store(
     """
     await _refuse_second_store(connection, tenant_id, channel, account, name)
     store_id: int | None = await _queries["add_store"].value(
-        connection, tenant_id=tenant_id, channel=channel, name=name, account=account, mode=mode
+        connection,
+        tenant_id=tenant_id,
+        channel_app_id=channel_app_id,
+        channel=channel,
+        name=name,
+        account=account,
+        mode=mode,
     )
     if store_id is not None:
         await _queries["add_lease_row"].run(connection, id=store_id, tenant_id=tenant_id)
@@ -59,6 +76,26 @@ async def set_credentials(connection: Connection, *, tenant_id: int, store_id: i
     await _queries["set_credentials"].run(connection, tenant_id=tenant_id, id=store_id, credentials=credentials)
 
 
+async def put_tokens(connection: Connection, *, tenant_id: int, store_id: int, new: StoredTokens) -> None:
+    """A pair that a person brought, in place of whatever is there."""
+    await _queries["put_tokens"].run(
+        connection,
+        tenant_id=tenant_id,
+        id=store_id,
+        tokens=new.tokens,
+        digest=new.digest,
+        access_expires_at=new.access_expires_at,
+        refresh_expires_at=new.refresh_expires_at,
+    )
+
+
+async def forget_location(connection: Connection, *, tenant_id: int, store_id: int, location: str) -> int:
+    """How many listings were still to show nothing there."""
+    return int(
+        await _queries["forget_location"].value(connection, tenant_id=tenant_id, store_id=store_id, location=location)
+    )
+
+
 async def change_account(connection: Connection, store: StoreRow, account: str | None) -> None:
     """Raises UsageError when another live store is the account."""
     await _refuse_second_store(connection, store.tenant_id, store.channel, account, store.name)
@@ -72,12 +109,12 @@ async def revoke_lease(connection: Connection, *, store_id: int, quiesce_seconds
 
 async def find_store(connection: Connection, tenant_id: int, reference: str) -> StoreRow | None:
     row = await _queries["find_store"].one(connection, tenant_id=tenant_id, reference=reference)
-    return None if row is None else _store(row)
+    return None if row is None else store_of(row)
 
 
 async def unretired_stores(connection: Connection) -> list[StoreRow]:
     """The stores of all tenants, in whatever mode, that were not removed."""
-    return [_store(row) for row in await _queries["unretired_stores"].all(connection)]
+    return [store_of(row) for row in await _queries["unretired_stores"].all(connection)]
 
 
 async def list_stores(connection: Connection, tenant_id: int | None) -> list[Row]:
@@ -156,7 +193,7 @@ async def links_of(connection: Connection, *, tenant_id: int, store_id: int) -> 
     return {row["warehouse_id"]: row["location"] for row in rows}
 
 
-def _store(row: Any) -> StoreRow:
+def store_of(row: Any) -> StoreRow:
     return StoreRow(
         row["id"],
         row["tenant_id"],
@@ -165,4 +202,7 @@ def _store(row: Any) -> StoreRow:
         StoreMode(row["mode"]),
         row["pause_reason"],
         row["credentials"],
+        row["channel_app_id"],
+        row["tokens"],
+        row["application_credentials"],
     )

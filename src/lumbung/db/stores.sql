@@ -1,6 +1,6 @@
 -- name: add_store$
-INSERT INTO store (tenant_id, channel, name, account, mode, credentials)
-VALUES (:tenant_id, :channel, :name, :account, :mode, ''::bytea)
+INSERT INTO store (tenant_id, channel_app_id, channel, name, account, mode, credentials)
+VALUES (:tenant_id, :channel_app_id::bigint, :channel, :name, :account, :mode, ''::bytea)
 ON CONFLICT (tenant_id, name) WHERE retired_at IS NULL DO NOTHING
 RETURNING id
 
@@ -30,17 +30,20 @@ WHERE l.store_id = :id
 
 -- name: find_store^
 -- A live store by name, or by id written as digits.
-SELECT id, tenant_id, channel, name, mode, pause_reason, credentials FROM store
-WHERE tenant_id = :tenant_id AND retired_at IS NULL AND (name = :reference OR id::text = :reference)
-ORDER BY name = :reference DESC LIMIT 1
+SELECT s.id, s.tenant_id, s.channel, s.name, s.mode, s.pause_reason, s.credentials, s.channel_app_id, s.tokens,
+       a.credentials AS application_credentials
+FROM store s LEFT JOIN channel_app a ON a.id = s.channel_app_id
+WHERE s.tenant_id = :tenant_id AND s.retired_at IS NULL AND (s.name = :reference OR s.id::text = :reference)
+ORDER BY s.name = :reference DESC LIMIT 1
 
 -- name: list_stores
-SELECT s.id, s.tenant_id, t.name AS tenant, s.channel, s.name, s.mode, s.pause_reason, s.created_at,
+SELECT s.id, s.tenant_id, t.name AS tenant, s.channel, a.name AS application, s.name, s.mode, s.pause_reason,
+       s.created_at, s.refresh_expires_at AS authorised_until,
        (SELECT count(*) FROM listing l WHERE l.tenant_id = s.tenant_id AND l.store_id = s.id AND l.retired_at IS NULL) AS listings,
        (SELECT coalesce(jsonb_object_agg(w.name, sw.location), '{}') FROM store_warehouse sw
         JOIN warehouse w ON w.tenant_id = sw.tenant_id AND w.id = sw.warehouse_id
         WHERE sw.tenant_id = s.tenant_id AND sw.store_id = s.id AND sw.retired_at IS NULL) AS warehouses
-FROM store s JOIN tenant t ON t.id = s.tenant_id
+FROM store s JOIN tenant t ON t.id = s.tenant_id LEFT JOIN channel_app a ON a.id = s.channel_app_id
 WHERE s.retired_at IS NULL AND (:tenant_id::bigint IS NULL OR s.tenant_id = :tenant_id)
 ORDER BY s.id
 
@@ -112,4 +115,23 @@ SELECT EXISTS (SELECT FROM store_warehouse WHERE tenant_id = :tenant_id AND stor
 
 -- name: unretired_stores
 -- Of all tenants.
-SELECT id, tenant_id, channel, name, mode, pause_reason, credentials FROM store WHERE retired_at IS NULL ORDER BY id
+SELECT s.id, s.tenant_id, s.channel, s.name, s.mode, s.pause_reason, s.credentials, s.channel_app_id, s.tokens,
+       a.credentials AS application_credentials
+FROM store s LEFT JOIN channel_app a ON a.id = s.channel_app_id
+WHERE s.retired_at IS NULL ORDER BY s.id
+
+-- name: put_tokens!
+-- A pair that a person brought, whatever is there.
+UPDATE store SET tokens = :tokens, tokens_digest = :digest, access_expires_at = :access_expires_at,
+                 refresh_expires_at = :refresh_expires_at
+WHERE tenant_id = :tenant_id AND id = :id
+
+-- name: forget_location$
+-- The marketplace no longer has a location: nothing is told to it there any more.
+WITH gone AS (
+    DELETE FROM former_location f USING listing l
+    WHERE l.tenant_id = f.tenant_id AND l.id = f.listing_id
+      AND l.tenant_id = :tenant_id AND l.store_id = :store_id AND f.location = :location
+    RETURNING f.listing_id
+)
+SELECT count(*) FROM gone

@@ -14,7 +14,7 @@ from lumbung.dispatch.report import Lease
 from lumbung.dispatch.sender import Engine, StoreLimits, StoreSender
 from lumbung.dispatch.tokens import TokenKeeper, unseal
 from lumbung.keyring import Keyring
-from lumbung.model import purpose_of_store
+from lumbung.model import purpose_of_application, purpose_of_store
 from lumbung.settings import Settings
 
 
@@ -28,7 +28,9 @@ class Opener:
     def open(self, row: LeaseRow, lease: Lease, engine: Engine) -> StoreSender:
         """Raises ConfigurationError, naming the field, when the credentials or tokens cannot be right."""
         channel = self.channels[row.channel]
-        credentials = json.loads(self._keyring.decrypt(row.credentials, purpose_of_store(row.store_id)))
+        credentials = opened(
+            self._keyring, row.store_id, row.credentials, row.channel_app_id, row.application_credentials
+        )
         session = channel.open(credentials, self._http, self._clock)
         keeper = None
         if isinstance(session, RotatesTokens) and row.tokens is not None:
@@ -44,6 +46,23 @@ class Opener:
                 keep=engine.keep,
             )
         return StoreSender(lease, channel, session, limits_of(channel.manifest, credentials), engine, keeper)
+
+
+def opened(
+    keyring: Keyring, store_id: int, own: bytes, application_id: int | None, of_application: bytes | None
+) -> dict[str, str]:
+    """A store's credentials and its application's in one mapping, decrypted. Raises ConfigurationError."""
+    shared = application_values(keyring, application_id, of_application)
+    values: dict[str, str] = json.loads(keyring.decrypt(own, purpose_of_store(store_id)))
+    return shared | values
+
+
+def application_values(keyring: Keyring, application_id: int | None, sealed: bytes | None) -> dict[str, str]:
+    """An application's credentials, decrypted; none where a store has no application. Raises ConfigurationError."""
+    if application_id is None or sealed is None:
+        return {}
+    values: dict[str, str] = json.loads(keyring.decrypt(sealed, purpose_of_application(application_id)))
+    return values
 
 
 def limits_of(manifest: Manifest, credentials: Mapping[str, str]) -> StoreLimits:

@@ -70,7 +70,11 @@ class PostgresStorage:
 
     async def look(self) -> list[Work]:
         async with self._pool.connection() as connection:
-            return await delivery.stores_with_work(connection, wait_seconds_max=self._wait_seconds_max())
+            return await delivery.stores_with_work(
+                connection,
+                wait_seconds_max=self._wait_seconds_max(),
+                renew_ahead_seconds=self._settings.token_renew_ahead_seconds,
+            )
 
     async def claim(self, worker_id: int, store_ids: Iterable[int], limit: int) -> list[LeaseRow]:
         async with self._pool.connection() as connection:

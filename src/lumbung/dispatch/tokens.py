@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -73,6 +73,15 @@ class TokenKeeper:
         if self._clock.now() >= self._tokens.access_expires_at:
             return True
         return self._clock.now() >= _half_life(self._tokens) and self._clock.monotonic() >= self._try_again_at
+
+    @property
+    def would_die(self) -> bool:
+        """Whether the pair should be renewed though nobody needs it: its refresh token dies soon, and it was not tried
+        in vain just now."""
+        now, dies_at = self._clock.now(), self._tokens.refresh_expires_at
+        if dies_at is None or now < self._tokens.access_expires_at or self._clock.monotonic() < self._try_again_at:
+            return False
+        return now >= dies_at - timedelta(seconds=self._settings.token_renew_ahead_seconds)
 
     def take_calls(self) -> tuple[CallRecord, ...]:
         """The calls that refreshing has made since the last time."""

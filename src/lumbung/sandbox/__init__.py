@@ -14,6 +14,8 @@ misbehave on request, and write down every write that took effect.
     call.py         one call, and what a marketplace makes of it
     marketplace.py  what every fake marketplace offers
     blibli.py       Blibli
+    bukalapak.py    Bukalapak
+    shopee/         Shopee
     front.py        the way of one call: received, delayed, judged, applied, answered, written down
     shape.py        JSON bodies of the control API, read strictly
     control.py      the control API

@@ -4,7 +4,11 @@
     GET /blib/v2/proxy/seller/v1/products/{blibli-sku}
 
 Source: fact sheet, section 4 [C: the official Java client and others]; what is made up here is marked [I]. Published
-nowhere: the error codes, the rate limit, whether the signature is mandatory, and the fields of a product.
+nowhere: the error codes, the rate limit, whether the signature is mandatory, the fields of a product, and how a call
+names a pickup point.
+
+Units that are reserved for orders have left availableStock already [C]; what is reserved for a promotion is the least
+that a write may leave of a product [I].
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from aiohttp import web
 from lumbung.sandbox.call import Answer, Call, Change, Target, Verdict
 from lumbung.sandbox.errors import RefusedError
 from lumbung.sandbox.faults import RowFaults
-from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Name, NewListing, Store, listings_by_id
+from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Listing, Name, NewListing, Store, listings_by_id
 from lumbung.sandbox.marketplace import Handler, condition_of
 from lumbung.sandbox.shape import read_shape
 
@@ -58,8 +62,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `PUT /_control/stores/blib/{storeCode}`.
 
     With a `signature_key` every call must be signed. A `business_partner_code` is compared with the query's
-    businessPartnerCode where a call sends one. `locations` (pickup point codes with their names) are accepted and not
-    used yet: how a call names a pickup point is not known [M].
+    businessPartnerCode where a call sends one. `locations`: the codes of the store's pickup points with their names. A
+    write may name one of them in the query's `pickup_point_parameter` [M], and has to when there are several [I].
     """
 
     api_client_id: Name
@@ -69,7 +73,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature_key: Name | None = None
     business_partner_code: Name | None = None
     listings: Annotated[tuple[NewListing, ...], msgspec.Meta(max_length=LISTINGS_MAX)] = ()
-    locations: dict[str, str] = {}
+    locations: dict[Name, str] = {}
+    pickup_point_parameter: Name = "pickupPointCode"
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -78,6 +83,8 @@ class Credentials(msgspec.Struct, frozen=True):
     username: str
     signature_key: bytes | None
     business_partner_code: str | None
+    pickup_points: frozenset[str]
+    pickup_point_parameter: str
 
 
 class Envelope(msgspec.Struct, rename="camel"):
@@ -113,6 +120,8 @@ class Blibli:
             username=read.username,
             signature_key=read.signature_key.encode() if read.signature_key else None,
             business_partner_code=read.business_partner_code,
+            pickup_points=frozenset(read.locations),
+            pickup_point_parameter=read.pickup_point_parameter,
         )
         return Store(CHANNEL, name, credentials, listings_by_id(read.listings))
 
@@ -219,14 +228,39 @@ def _set_stock(call: Call, store: Store, remote_variant: str, row_faults: RowFau
     condition, struck = condition_of(listing, row_faults)
     if condition in {"unknown", "banned"}:
         return _not_for_sale(call, remote_variant, condition, struck)
+    assert listing is not None
+    mine = cast(Credentials, store.credentials)
+    location = call.query.get(mine.pickup_point_parameter, "")
+    if refused := _wrong_pickup_point(call, mine, location):
+        return refused
     if condition == "locked" or store.holiday:
         return Verdict(_answer(call, 200, *(HOLIDAY if store.holiday else LOCKED)), struck=struck)
     quantity = body.get("availableStock") if isinstance(body, dict) else None
     # A bool is an int to Python, but no stock to a marketplace.
     if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX:
         return Verdict(_answer(call, 200, "INVALID_STOCK", f"availableStock must be 0 to {QUANTITY_MAX}"))
+    if quantity < (least := _least(listing, location)):
+        words = f"availableStock cannot be less than {least}, reserved for a promotion"
+        return Verdict(_answer(call, 200, "STOCK_BELOW_RESERVED", words))
     value: dict[str, object] = {"blibliSku": remote_variant, "availableStock": quantity}
-    return Verdict(_success(call, value), (Change(CHANNEL, store.name, remote_variant, "", quantity),))
+    if location:
+        value["pickupPointCode"] = location
+    return Verdict(_success(call, value), (Change(CHANNEL, store.name, remote_variant, location, quantity),))
+
+
+def _wrong_pickup_point(call: Call, mine: Credentials, location: str) -> Verdict | None:
+    """[I], as are the codes."""
+    if location and location not in mine.pickup_points:
+        return Verdict(_answer(call, 200, "PICKUP_POINT_NOT_FOUND", f"there is no pickup point {location}"))
+    if not location and len(mine.pickup_points) > 1:
+        return Verdict(_answer(call, 200, "PICKUP_POINT_REQUIRED", "the store has several pickup points; name one"))
+    return None
+
+
+def _least(listing: Listing, location: str) -> int:
+    """The fewest units that a write may leave at a pickup point: what is reserved counts for the whole product."""
+    elsewhere = sum(units for point, units in listing.stock.items() if point not in {"", location})
+    return listing.reserved_by_promotions - (elsewhere if location else 0)
 
 
 def _read_product(call: Call, store: Store, remote_variant: str, row_faults: RowFaults) -> Verdict:
@@ -240,6 +274,10 @@ def _read_product(call: Call, store: Store, remote_variant: str, row_faults: Row
         "merchantSku": listing.sku,
         "availableStock": listing.quantity,
     }
+    if cast(Credentials, store.credentials).pickup_points:
+        value["pickupPoints"] = [
+            {"pickupPointCode": point, "availableStock": units} for point, units in listing.stock.items() if point
+        ]
     return Verdict(_success(call, value))
 
 

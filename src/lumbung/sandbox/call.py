@@ -20,11 +20,13 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a call says it is about, before anything is checked; empty where it does not say."""
+    """What a call says it is about, before anything is checked; empty where it does not say. `is_secret`: tokens stand
+    in its bodies, which are not kept."""
 
     store: str
     remote_variants: tuple[str, ...] = ()
     application: str = ""
+    is_secret: bool = False
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -38,10 +40,13 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True):
+    """`location`: where a redirect leads; it may hold a code, so it is never kept."""
+
     status: int
     body: bytes
     content_type: str = "application/json"
     retry_after_s: int | None = None
+    location: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):

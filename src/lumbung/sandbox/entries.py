@@ -36,7 +36,8 @@ class CallEntry(msgspec.Struct, frozen=True, gc=False):
     """A call on a marketplace's path; `n` is its place in the order in which calls ended, `at` when it was received.
 
     `status` is 0 when no answer was sent. `fault` is the key of the fault set that changed the answer, or "".
-    `headers` are the shown ones, lower case, without secrets. The bodies are cut, and stay bytes until somebody asks.
+    `headers` are the shown ones, lower case, without secrets. The bodies are cut, empty where tokens stood in them, and
+    stay bytes until somebody asks.
     """
 
     n: int

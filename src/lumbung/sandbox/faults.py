@@ -107,7 +107,8 @@ class ArmedFaults:
         self._thresholds = tuple(zip(RATES, accumulate(faults.rates()), strict=True))
         self.row_faults: RowFaults = {**dict.fromkeys(faults.reject_skus, "unknown"), **faults.row_faults}
         self._buckets: dict[tuple[str, str], Bucket] = {}
-        self._calls_of_day: dict[tuple[str, int], int] = {}
+        self._day = 0
+        self._calls_of_day: dict[str, int] = {}
         self._statuses = cycle((500, 502, 503))
         self._garbles = cycle((_html, _half, _nothing))
 
@@ -154,9 +155,9 @@ class ArmedFaults:
 
     def _call_of_day(self, store: str, day: int) -> int:
         """Counts this call; the first of a day is 1."""
-        count = self._calls_of_day.get((store, day), 0) + 1
-        self._calls_of_day = {key: value for key, value in self._calls_of_day.items() if key[1] == day}
-        self._calls_of_day[store, day] = count
+        if day != self._day:
+            self._day, self._calls_of_day = day, {}
+        count = self._calls_of_day[store] = self._calls_of_day.get(store, 0) + 1
         return count
 
 

@@ -244,8 +244,8 @@ class Front:
                 status=answer.status if answer is not None else 0,
                 duration_ms=(time.monotonic() - visit.received_s) * 1000,
                 headers=_shown(call, visit.marketplace.headers_shown),
-                request_body=call.body[:KEPT_BYTES_MAX],
-                response_body=answer.body[:KEPT_BYTES_MAX] if answer is not None else b"",
+                request_body=b"" if visit.target.is_secret else call.body[:KEPT_BYTES_MAX],
+                response_body=b"" if visit.target.is_secret or answer is None else answer.body[:KEPT_BYTES_MAX],
                 fault=outcome.fault,
             )
         )
@@ -294,4 +294,6 @@ def _respond(request: web.Request, outcome: Outcome) -> web.StreamResponse:
     headers = {"Content-Type": answer.content_type}
     if answer.retry_after_s is not None:
         headers["Retry-After"] = str(answer.retry_after_s)
+    if answer.location:
+        headers["Location"] = answer.location
     return web.Response(status=answer.status, body=answer.body, headers=headers)

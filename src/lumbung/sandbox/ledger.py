@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -59,13 +59,16 @@ class Listing(msgspec.Struct):
 
 class Store(msgspec.Struct):
     """`credentials` is what the marketplace of `channel` made of its settings; nobody else looks inside. `holiday`: the
-    seller is away."""
+    seller is away. `check` raises RefusedError when listings of these names are none of the marketplace's, or cannot
+    stand side by side; `start_again` brings back what the store had at first beside its listings, such as tokens."""
 
     channel: str
     name: str
     credentials: object
     listings: dict[str, Listing]
     holiday: bool = False
+    check: Callable[[Iterable[str]], None] | None = None
+    start_again: Callable[[], None] | None = None
 
 
 class Ledger:
@@ -106,10 +109,12 @@ class Ledger:
 
     def add_listings(self, channel: str, store: str, new: Iterable[NewListing]) -> int:
         """All or none; a remote variant that is there already is refused. Returns how many the store has now."""
-        known = self.store(channel, store).listings
-        added = listings_by_id(new)
+        found = self.store(channel, store)
+        known, added = found.listings, listings_by_id(new)
         if twice := known.keys() & added.keys():
             raise RefusedError(f"store {store!r} has {min(twice)!r} already; PUT the store to replace all its listings")
+        if found.check is not None:
+            found.check((*known, *added))
         known.update(added)
         return len(known)
 
@@ -181,6 +186,8 @@ class Ledger:
             for listing in store.listings.values():
                 listing.start_again()
             store.holiday = False
+            if store.start_again is not None:
+                store.start_again()
 
     def let_go(self) -> None:
         """Whoever waits for an entry need not wait any more: the sandbox stops."""

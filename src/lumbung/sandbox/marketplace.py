@@ -30,7 +30,11 @@ class Marketplace(Protocol):
         ...
 
     def store(self, name: str, settings: Mapping[str, object]) -> Store:
-        """A store from the body of `PUT /_control/stores/{channel}/{store}`; raises RefusedError."""
+        """A store from the body of `PUT /_control/stores/{channel}/{store}`; raises RefusedError.
+
+        Listings whose names can be wrong need its `check`, tokens its `start_again`. Tokens are issued by the ledger's
+        clock: a marketplace that has some is given the ledger when it is made.
+        """
         ...
 
     def target(self, call: Call) -> Target: ...

@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from lumbung.sandbox.blibli import Blibli
+from lumbung.sandbox.bukalapak import Bukalapak
 from lumbung.sandbox.control import Control
 from lumbung.sandbox.errors import RefusedError, StartError, UnknownError
 from lumbung.sandbox.faults import Faults
@@ -17,6 +18,7 @@ from lumbung.sandbox.front import BODY_BYTES_MAX, Front
 from lumbung.sandbox.gate import Gate
 from lumbung.sandbox.ledger import Ledger
 from lumbung.sandbox.marketplace import Marketplace
+from lumbung.sandbox.shopee.marketplace import Shopee
 from lumbung.sandbox.traffic import Traffic
 from lumbung.sandbox.write_log import WriteLog
 
@@ -25,15 +27,16 @@ SHUTDOWN_SECONDS = 2.0
 
 
 class Sandbox:
-    """A running sandbox. `url` has no slash at its end; Blibli is below `{url}/blib/v2`."""
+    """A running sandbox. `url` has no slash at its end; Blibli is below `{url}/blib/v2`, Bukalapak below
+    `{url}/bklp/api` and `{url}/bklp/accounts`, Shopee below `{url}/shpe`."""
 
     url: str
 
     def __init__(self, *, write_log: WriteLog | None = None, kept_max: int = KEPT_MAX):
-        marketplaces: tuple[Marketplace, ...] = (Blibli(),)
-        self._marketplaces = {marketplace.channel: marketplace for marketplace in marketplaces}
-        self._stopping = asyncio.Event()
         self.ledger = Ledger(kept_max=kept_max, write_log=write_log)
+        marketplaces: tuple[Marketplace, ...] = (Blibli(), Bukalapak(self.ledger), Shopee(self.ledger))
+        self._marketplaces = {one.channel: one for one in sorted(marketplaces, key=lambda one: one.channel)}
+        self._stopping = asyncio.Event()
         self.faults = Faults(tuple(self._marketplaces))
         self.traffic = Traffic()
         self._front = Front(self.ledger, self.faults, self.traffic, self._stopping)

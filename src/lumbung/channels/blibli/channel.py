@@ -4,7 +4,7 @@
     GET {base_url}/proxy/seller/v1/products/{blibli-sku}?...
 
 Source: marketplaces.md section 4 [C]. Assumptions, all of them [M]:
-- a pickup point is named by the query parameter `pickupPointCode`, sent only for listings that have one;
+- a pickup point is named by the query parameter `pickup_point_parameter`, sent only for listings that have one;
 - what a product shows when read is the whole product's stock, so listings with a pickup point are not read back.
 """
 
@@ -41,7 +41,7 @@ from lumbung.channels.base import (
     Unavailable,
 )
 from lumbung.channels.blibli import errors, signing, wire
-from lumbung.channels.blibli.manifest import BASE_URL, BLIBLI_STORE_ID, CHANNEL_ID, MANIFEST
+from lumbung.channels.blibli.manifest import BASE_URL, BLIBLI_STORE_ID, CHANNEL_ID, MANIFEST, PICKUP_POINT_PARAMETER
 from lumbung.channels.call import Answered, call
 from lumbung.channels.credentials import CredentialReader
 from lumbung.channels.http import NoAnswer, NotSent, Transport
@@ -67,6 +67,7 @@ class Credentials:
     blibli_store_id: str
     base_url: str
     signature_path_prefix: str
+    pickup_point_parameter: str
     call_timeout_seconds: float
 
     @property
@@ -171,7 +172,7 @@ class BlibliSession:
         body = msgspec.json.encode(wire.SetStock(available_stock=quantity))
         more = {"blibli-sku": variant.blibli_sku}
         if variant.pickup_point_code is not None:
-            more["pickupPointCode"] = variant.pickup_point_code
+            more[self._credentials.pickup_point_parameter] = variant.pickup_point_code
         return await self._call("PUT", f"/proxy/seller/v1/products/{variant.blibli_sku}/stock", more, body)
 
     async def _get_product(self, blibli_sku: str) -> _Call:
@@ -282,6 +283,7 @@ def read_credentials(values: Mapping[str, str]) -> Credentials:
         blibli_store_id=reader.text("blibli_store_id", BLIBLI_STORE_ID),
         base_url=reader.base_url(BASE_URL),
         signature_path_prefix=reader.text("signature_path_prefix"),
+        pickup_point_parameter=reader.header("pickup_point_parameter") or PICKUP_POINT_PARAMETER,
         # Not above the manifest's: the worker's lease is measured by that.
         call_timeout_seconds=reader.number(
             "call_timeout_seconds", MANIFEST.call_timeout_seconds, above=0, at_most=MANIFEST.call_timeout_seconds

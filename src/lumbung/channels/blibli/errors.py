@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from lumbung.channels.base import (
     Accepted,
     Deferred,
+    Floor,
     InDoubt,
     Misconfigured,
     Outcome,
@@ -58,6 +59,25 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 # Between two words: NOT_FOUND, not-found, not found, NotFound.
 _ = r"[ _-]?"
+
+_LEAST = (
+    re.compile(
+        r"\b(?:less than|lower than|fewer than|below|at least|minim(?:um|al)(?: of| is|:)?|kurang dari) (\d{1,9})\b",
+        re.I,
+    ),
+    re.compile(r"\b(\d{1,9})(?: units?| pcs| items?)?(?: is| are)?(?: already)? (?:reserved|booked|dipesan)\b", re.I),
+    re.compile(r"\b(?:reserved|booked|dipesan)(?: stock| quantity)?(?: is| of|:)? (\d{1,9})\b", re.I),
+)
+_OTHER_MEASURES = _any_of(r"price", r"harga", r"weight", r"berat")
+
+
+def _reserved(said: Said) -> Outcome:
+    """The least that it takes, when one number alone can be meant. A wrong one could sell what is not there."""
+    found = {int(number) for pattern in _LEAST for number in pattern.findall(said.words)}
+    if len(found) == 1 and (least := found.pop()) > 0 and not _OTHER_MEASURES.search(said.words):
+        return Floor(least, f"Below what Blibli has reserved: {said.words}")
+    return Deferred(None, f"Below what Blibli has reserved: {said.words}")
+
 
 STATUS_RULES: tuple[StatusRule, ...] = (
     StatusRule(204, 204, lambda _said: Accepted()),  # [C] seen; it has no body
@@ -122,6 +142,11 @@ WORD_RULES: tuple[WordRule, ...] = (
         lambda said: Misconfigured(f"The pickup point is wrong: {said.words}", Scope.LISTING),
     ),
     WordRule(
+        # Words of one text: stock, and that some of it is spoken for.
+        _any_of(r"\A(?=.*(stock|stok|quantity))(?=.*(reserved|booked|dipesan))"),
+        _reserved,
+    ),
+    WordRule(
         _any_of(
             rf"not{_}found",
             rf"not{_}exist",
@@ -136,7 +161,15 @@ WORD_RULES: tuple[WordRule, ...] = (
         lambda said: Rejected(f"Blibli does not know the item, or has closed it: {said.words}"),
     ),
     WordRule(
-        _any_of(r"campaign", rf"flash{_}sale", r"promo", r"holiday", rf"store{_}(is )?closed"),
+        _any_of(
+            r"campaign",
+            rf"flash{_}sale",
+            r"promo",
+            r"holiday",
+            r"libur",
+            rf"(store|toko){_}(is |sedang )?(closed|tutup)",
+            rf"(sku|product|item|stock|stok|produk){_}(is )?(locked|terkunci)",
+        ),
         lambda said: Deferred(None, f"Locked for now: {said.words}"),
     ),
 )

@@ -11,12 +11,14 @@ from lumbung.channels.base import CredentialField, Manifest, Pacing
 BASE_URL = "https://api.blibli.com/v2"
 BLIBLI_STORE_ID = "10001"
 CHANNEL_ID = "lumbung"
+PICKUP_POINT_PARAMETER = "pickupPointCode"
 
 MANIFEST = Manifest(
     code="blib",
     name="Blibli",
     hosts=("api.blibli.com", "api-uata.gdn-app.com"),  # production and user acceptance test [C]
     batch_max=1,  # the current route takes one SKU a call [C]
+    batch_of="one Blibli SKU",
     in_flight_max=4,  # [M]
     read_max=1,
     pacing=Pacing(calls_per_second=2.0, burst=2),  # [M] 429 has been seen, its threshold is unknown
@@ -33,6 +35,11 @@ MANIFEST = Manifest(
         CredentialField(
             "signature_path_prefix",
             "what the signed path begins with: nothing, or /seller-api/api as in some releases of Blibli's own client",
+            required=False,
+        ),
+        CredentialField(
+            "pickup_point_parameter",
+            f"the query parameter that names a listing's pickup point; {PICKUP_POINT_PARAMETER}",
             required=False,
         ),
         CredentialField("call_timeout_seconds", "how long to wait for an answer; 20, and at most 20", required=False),

@@ -1,0 +1,195 @@
+"""`lumbung store authorize` and `lumbung store tokens`: how a store that a merchant must agree to gets its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar, assert_never
+
+import typer
+
+from lumbung.channels.base import Authorizes, InDoubt, Refreshed, Session, Throttled, Tokens, Unauthorized, Unavailable
+from lumbung.cli import audit, credentials, find, output, session
+from lumbung.clock import SystemClock
+from lumbung.db import stores, wake
+from lumbung.db.lease import StoredTokens
+from lumbung.db.stores import StoreRow
+from lumbung.dispatch.tokens import digest, seal
+from lumbung.errors import LumbungError, UsageError
+from lumbung.model import StoreMode
+
+if TYPE_CHECKING:
+    from lumbung.cli.compose import Installation
+
+T = TypeVar("T")
+
+TOKEN_FIELDS = ("access_token", "refresh_token", "expires_in", "refresh_expires_in")
+SECONDS_MAX = 10 * 365 * 86400
+
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's name or id.")]
+
+
+def authorize(
+    context: typer.Context,
+    store: StoreArgument,
+    redirect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where the marketplace sends the merchant's browser; registered with the app."
+        ),
+    ] = None,
+    redirected: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The whole address that the browser was sent to, or the code in it."),
+    ] = None,
+    tenant: session.TenantOption = None,
+) -> None:
+    """Have the merchant agree: first with --redirect for the link, then with --redirected for the tokens."""
+    match redirect, redirected:
+        case str(), None:
+            link = session.run(context, partial(_link, tenant, store, redirect))
+            output.say(link)
+            output.note(
+                "Open this as the merchant and agree, soon: the link and the code do not last. Then run\n"
+                f"lumbung store authorize {store!r} --redirected 'THE ADDRESS THAT THE BROWSER SHOWS THEN'"
+            )
+        case None, str():
+            found, tokens = session.run(context, partial(_trade, tenant, store, redirected))
+            output.say(f"Store {found.name!r} is authorised{_until(tokens)}")
+            _say_mode(found)
+        case _:
+            raise UsageError(
+                "Say --redirect URL to get the link, or --redirected with the address that it led to in the end"
+            )
+
+
+def tokens(
+    context: typer.Context,
+    store: StoreArgument,
+    tokens_file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="JSON or TOML: refresh_token, and access_token with expires_in (seconds)."),
+    ],
+    tenant: session.TenantOption = None,
+) -> None:
+    """Take over a store's tokens from another system, which must not use them any more."""
+    values = credentials.read(tokens_file)
+    given = _given(tokens_file, values)
+    found = session.run(context, partial(_take_over, tenant, store, given))
+    output.say(f"Store {found.name!r} has new tokens")
+    _say_mode(found)
+
+
+def _say_mode(store: StoreRow) -> None:
+    match store.mode:
+        case StoreMode.PAUSED:
+            output.note(f"It is still paused ({store.pause_reason}): `lumbung store resume {store.id}`")
+        case StoreMode.OBSERVE:
+            output.note(f"Nothing is written to the marketplace until `lumbung store live {store.id}`")
+        case StoreMode.LIVE:
+            pass
+
+
+def _until(pair: Tokens) -> str:
+    return (
+        "" if pair.refresh_expires_at is None else f" until {output.cell(pair.refresh_expires_at)}, and renews itself"
+    )
+
+
+async def _link(tenant: str | None, reference: str, redirect: str, hub: Installation) -> str:
+    async def work(_store: StoreRow, opened_session: Authorizes) -> str:
+        return opened_session.authorization_url(redirect)
+
+    return await _with_session(tenant, reference, hub, work)
+
+
+async def _trade(tenant: str | None, reference: str, redirected: str, hub: Installation) -> tuple[StoreRow, Tokens]:
+    async def work(store: StoreRow, opened_session: Authorizes) -> tuple[StoreRow, Tokens]:
+        pair = _pair(await opened_session.authorize(redirected))
+        return await _write(hub, store, pair, "store.authorize"), pair
+
+    return await _with_session(tenant, reference, hub, work)
+
+
+async def _take_over(
+    tenant: str | None, reference: str, given: Callable[[datetime], Tokens], hub: Installation
+) -> StoreRow:
+    async def work(store: StoreRow, _session: Authorizes) -> StoreRow:
+        return await _write(hub, store, given(SystemClock().now()), "store.tokens")
+
+    return await _with_session(tenant, reference, hub, work)
+
+
+async def _with_session(
+    tenant: str | None, reference: str, hub: Installation, work: Callable[[StoreRow, Authorizes], Awaitable[T]]
+) -> T:
+    async with hub.pool.connection() as connection:
+        store = await find.store(connection, (await find.tenant(connection, tenant)).id, reference)
+    channel = credentials.connector(store.channel)
+    values = credentials.opened(hub.keyring, store)
+    async with session.http_client(hub.settings) as http:
+        made: Session = channel.open(values, http, SystemClock())
+        if not isinstance(made, Authorizes):
+            raise UsageError(f"{channel.manifest.name} needs no authorisation: its credentials file is all it takes")
+        return await work(store, made)
+
+
+def _pair(traded: Refreshed) -> Tokens:
+    """Raises LumbungError with what to do."""
+    match traded.result:
+        case Tokens() as pair:
+            return pair
+        case Unauthorized(message=message):
+            raise LumbungError(f"{message}. Get a new link with --redirect and agree again")
+        case InDoubt(message):
+            raise LumbungError(f"{message}. The code may be used up: get a new link with --redirect and agree again")
+        case Throttled(message=message) | Unavailable(message):
+            raise LumbungError(f"{message}. Run this again in a moment: the code still stands for a few minutes")
+        case _:
+            assert_never(traded.result)
+
+
+async def _write(hub: Installation, store: StoreRow, pair: Tokens, action: str) -> StoreRow:
+    """Returns the store as it is now. A worker that holds it opens it anew."""
+    stored = StoredTokens(
+        seal(hub.keyring, store.id, pair), digest(pair), pair.access_expires_at, pair.refresh_expires_at
+    )
+    quiesce_seconds = credentials.connector(store.channel).manifest.quiesce_seconds
+    async with hub.pool.transaction() as connection:
+        now = await find.store(connection, store.tenant_id, store.name)
+        await stores.put_tokens(connection, tenant_id=now.tenant_id, store_id=now.id, new=stored)
+        await stores.revoke_lease(connection, store_id=now.id, quiesce_seconds=quiesce_seconds)
+        await audit.write(connection, now.tenant_id, action, f"store:{now.id}")
+    await wake.notify(hub.pool, [now.id])
+    return now
+
+
+def _given(path: Path, values: Mapping[str, str]) -> Callable[[datetime], Tokens]:
+    """The pair of a tokens file, as of a moment. Raises UsageError that names the field, never what stands there."""
+    unknown = sorted(values.keys() - set(TOKEN_FIELDS))
+    if unknown:
+        raise UsageError(f"{path}: {', '.join(unknown)} is not known here; the fields are {', '.join(TOKEN_FIELDS)}")
+    refresh = values.get("refresh_token", "").strip()
+    if not refresh:
+        raise UsageError(f"{path}: refresh_token is missing")
+    access = values.get("access_token", "").strip()
+    # Without one that is known to be good the pair counts as expired, and is renewed before the first call.
+    expires_in = _seconds(path, values, "expires_in") if access else None
+    refresh_expires_in = _seconds(path, values, "refresh_expires_in")
+
+    def at(now: datetime) -> Tokens:
+        lasts = None if refresh_expires_in is None else now + timedelta(seconds=refresh_expires_in)
+        return Tokens(access, refresh, now, now + timedelta(seconds=expires_in or 0), lasts)
+
+    return at
+
+
+def _seconds(path: Path, values: Mapping[str, str], name: str) -> int | None:
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= SECONDS_MAX):
+        raise UsageError(f"{path}: {name} must be a whole number of seconds")
+    return int(text)

@@ -1,0 +1,238 @@
+"""How a store that its merchant must agree to gets its tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import pytest
+
+from lumbung.channels.base import Tokens
+from lumbung.dispatch.tokens import digest, unseal
+
+from .conftest import Operator
+from .marketplaces import PARTNER_ID, PARTNER_KEY, SHOP_ID, Marketplaces, marketplaces
+
+REDIRECT = "https://shop.example/done"
+
+
+@pytest.fixture
+def market() -> Iterator[Marketplaces]:
+    with marketplaces() as running:
+        running.add_shop()
+        yield running
+
+
+@pytest.fixture
+def shopee(operator: Operator, market: Marketplaces) -> Operator:
+    """A Shopee store that nobody has agreed to yet."""
+    operator.done("tenant", "add", "Toko")
+    key = {"partner_id": str(PARTNER_ID), "partner_key": PARTNER_KEY, "base_url": f"{market.url}/shpe"}
+    file = operator.file("app.json", json.dumps(key))
+    operator.done("app", "add", "--channel", "shpe", "--name", "App", "--credentials", file)
+    file = operator.file("shop.json", json.dumps({"shop_id": SHOP_ID}))
+    result = operator("store", "add", "--channel", "shpe", "--name", "Padi", "--credentials", file)
+    assert result.err == (
+        "The merchant must agree first: `lumbung store authorize 1`\n"
+        "Nothing is written to the marketplace until `lumbung store live 1`\n"
+    )
+    return operator
+
+
+def agreed(operator: Operator) -> str:
+    """The address that the merchant's browser is sent to after agreeing."""
+    link = urlsplit(operator.done("store", "authorize", "Padi", "--redirect", REDIRECT).strip())
+    connection = HTTPConnection(link.netloc, timeout=10)
+    try:
+        connection.request("GET", f"{link.path}?{link.query}")
+        answer = connection.getresponse()
+        assert answer.status == 302
+        location = answer.getheader("Location")
+    finally:
+        connection.close()
+    assert location is not None
+    assert location.startswith(f"{REDIRECT}?")
+    return location
+
+
+def stored(operator: Operator) -> Tokens | None:
+    [row] = operator.rows("SELECT tokens, tokens_digest, access_expires_at, refresh_expires_at FROM store")
+    if row["tokens"] is None:
+        return None
+    pair = unseal(operator.keyring(), 1, row["tokens"])
+    assert row["tokens_digest"] == digest(pair)
+    assert (row["access_expires_at"], row["refresh_expires_at"]) == (pair.access_expires_at, pair.refresh_expires_at)
+    return pair
+
+
+def test_a_store_goes_live_once_its_merchant_has_agreed(shopee: Operator) -> None:
+    need = "lumbung: Store 'Padi' is not authorised yet: `lumbung store authorize 1`\n"
+    assert shopee.refused("store", "live", "Padi") == need
+    doctor = shopee("doctor").out
+    assert "not authorised yet" in doctor
+    assert "have the merchant agree: `lumbung store authorize 1`" in doctor
+
+    result = shopee("store", "authorize", "Padi", "--redirected", agreed(shopee))
+
+    assert result.exit == 0, result.err
+    assert result.out.startswith("Store 'Padi' is authorised until 20")
+    assert result.err == "Nothing is written to the marketplace until `lumbung store live 1`\n"
+    pair = stored(shopee)
+    assert pair is not None
+    lasts = pair.access_expires_at - datetime.now(UTC)
+    assert timedelta(hours=3) < lasts <= timedelta(hours=4)
+    assert shopee.done("store", "live", "Padi") == "Store 'Padi' is live\n"
+    assert "live, reachable" in shopee("doctor").out
+    assert shopee.json("store", "list")[0]["authorised_until"] is not None
+    assert ("store.authorize", "store:1", {}) in shopee.audit()
+    kept = repr((shopee.contents(), result))
+    assert pair.access not in kept
+    assert pair.refresh not in kept
+
+
+def test_a_code_works_once_and_the_pair_stays(shopee: Operator) -> None:
+    address = agreed(shopee)
+    shopee.done("store", "authorize", "Padi", "--redirected", address)
+    before = stored(shopee)
+
+    said = shopee.refused("store", "authorize", "Padi", "--redirected", address)
+
+    assert "Get a new link with --redirect and agree again" in said
+    assert stored(shopee) == before
+
+
+def test_an_address_of_another_shop_or_without_a_code_is_refused(shopee: Operator, market: Marketplaces) -> None:
+    for address in (f"{REDIRECT}?code=abc&shop_id=7", f"{REDIRECT}?error=denied"):
+        assert shopee("store", "authorize", "Padi", "--redirected", address).exit == 1
+    assert stored(shopee) is None
+    assert market.paths() == []
+
+
+def test_a_marketplace_that_is_away_says_that_the_code_still_stands(shopee: Operator, market: Marketplaces) -> None:
+    address = agreed(shopee)
+    market.control("PUT", "/faults/shpe", {"throttle_rate": 1})
+    said = shopee.refused("store", "authorize", "Padi", "--redirected", address)
+    assert "Run this again in a moment: the code still stands for a few minutes" in said
+    market.control("DELETE", "/faults")
+    shopee.done("store", "authorize", "Padi", "--redirected", address)
+
+
+def test_neither_option_or_both_is_explained(shopee: Operator) -> None:
+    explained = (
+        "lumbung: Say --redirect URL to get the link, or --redirected with the address that it led to in the end\n"
+    )
+    assert shopee.refused("store", "authorize", "Padi") == explained
+    both = ("--redirect", REDIRECT, "--redirected", "code")
+    assert shopee.refused("store", "authorize", "Padi", *both) == explained
+
+
+def test_a_new_authorisation_of_a_paused_store_says_how_to_go_on(shopee: Operator) -> None:
+    shopee.execute("UPDATE store SET mode = 'paused', pause_reason = 'Dead token', mode_before_pause = 'live'")
+    result = shopee("store", "authorize", "Padi", "--redirected", agreed(shopee))
+    assert result.err == "It is still paused (Dead token): `lumbung store resume 1`\n"
+
+
+def test_tokens_are_taken_over_from_another_system(shopee: Operator) -> None:
+    pair = {"access_token": "access-of-before", "refresh_token": "refresh-of-before", "expires_in": 600}
+    [lease] = shopee.rows("SELECT epoch FROM store_lease")
+
+    said = shopee.done("store", "tokens", "Padi", shopee.file("tokens.json", json.dumps(pair)))
+
+    assert said == "Store 'Padi' has new tokens\n"
+    kept = stored(shopee)
+    assert kept is not None
+    assert (kept.access, kept.refresh) == ("access-of-before", "refresh-of-before")
+    assert kept.access_expires_at - kept.issued_at == timedelta(seconds=600)
+    assert kept.refresh_expires_at is None
+    assert shopee.rows("SELECT epoch FROM store_lease") == [{"epoch": lease["epoch"] + 1}]
+
+
+def test_a_refresh_token_alone_counts_as_expired(shopee: Operator) -> None:
+    file = shopee.file("tokens.toml", 'refresh_token = "refresh-of-before"\nrefresh_expires_in = 86400')
+    shopee.done("store", "tokens", "Padi", file)
+    kept = stored(shopee)
+    assert kept is not None
+    assert (kept.access, kept.access_expires_at) == ("", kept.issued_at)
+    assert kept.refresh_expires_at == kept.issued_at + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"access_token": "secret-value"}, "refresh_token is missing"),
+        (
+            {"refresh_token": "secret-value", "extra": "secret-value"},
+            "extra is not known here; the fields are access_token, refresh_token, expires_in, refresh_expires_in",
+        ),
+        (
+            {"refresh_token": "secret-value", "access_token": "a", "expires_in": "soon"},
+            "expires_in must be a whole number of seconds",
+        ),
+        ({"refresh_token": "r", "refresh_expires_in": "-1"}, "refresh_expires_in must be a whole number of seconds"),
+    ],
+)
+def test_a_tokens_file_that_cannot_be_right_is_refused(
+    shopee: Operator, content: dict[str, object], message: str
+) -> None:
+    said = shopee.refused("store", "tokens", "Padi", shopee.file("tokens.json", json.dumps(content)))
+    assert said.endswith(f"tokens.json: {message}\n")
+    assert "secret-value" not in said
+
+
+def test_a_channel_that_needs_no_authorisation_says_so(operator: Operator) -> None:
+    operator.done("tenant", "add", "Toko")
+    file = operator.credentials()
+    operator.done("store", "add", "--channel", "blib", "--name", "Main", "--credentials", file)
+    said = "lumbung: Blibli needs no authorisation: its credentials file is all it takes\n"
+    assert operator.refused("store", "authorize", "Main", "--redirected", "code") == said
+
+
+def test_a_store_that_needs_an_authorisation_is_not_added_live(shopee: Operator) -> None:
+    file = shopee.file("shop.json", json.dumps({"shop_id": "3"}))
+    words = ("store", "add", "--channel", "shpe", "--name", "Live", "--credentials", file, "--live")
+    said = "Shopee asks the merchant first: add the store without --live, then authorise it"
+    assert shopee.refused(*words) == f"lumbung: {said}\n"
+
+
+def test_another_shops_credentials_need_a_store_of_their_own(shopee: Operator) -> None:
+    file = shopee.file("shop.json", json.dumps({"shop_id": "3"}))
+    said = f"lumbung: Store 'Padi' is account {SHOP_ID}: add a store of its own for account 3\n"
+    assert shopee.refused("store", "credentials", "Padi", "--credentials", file) == said
+
+
+def test_warehouses_have_locations_all_or_none(shopee: Operator) -> None:
+    shopee.done("warehouse", "add", "surabaya")
+    mixed = (
+        "lumbung: Either each warehouse of a store has a location or none has: write --warehouse NAME=LOCATION for"
+        " every one that serves it, in one command\n"
+    )
+    assert shopee.refused("store", "link", "Padi", "--warehouse", "surabaya=IDS") == mixed
+    both = ("--warehouse", "surabaya=IDS", "--warehouse", "default=IDJ")
+    assert shopee.done("store", "link", "Padi", *both) == (
+        "Warehouse 'surabaya' serves store 'Padi'\nWarehouse 'default' serves store 'Padi'\n"
+    )
+    assert shopee.json("store", "list")[0]["warehouses"] == {"default": "IDJ", "surabaya": "IDS"}
+    assert shopee.refused("store", "link", "Padi", "--warehouse", "surabaya") == mixed
+
+
+def test_a_location_is_forgotten_when_the_marketplace_no_longer_has_it(shopee: Operator) -> None:
+    shopee.done("warehouse", "add", "surabaya")
+    both = ("--warehouse", "surabaya=IDS", "--warehouse", "default=IDJ")
+    shopee.done("store", "link", "Padi", *both)
+    shopee.done("variant", "import", shopee.file("v.csv", "sku,name\nsku1,One\n"))
+    shopee.done("listing", "import", shopee.file("l.csv", "sku,store,remote_variant\nsku1,Padi,12346/55\n"))
+    shopee.update("sku1", 5, shpe=5)
+    shopee.update("sku1", 3, shpe=3, warehouse="surabaya")
+    said = "lumbung: A warehouse serves store 'Padi' at 'IDS': unlink it first\n"
+    assert shopee.refused("store", "forget-location", "Padi", "IDS") == said
+    shopee.done("store", "unlink", "Padi", "--warehouse", "surabaya")
+
+    said = shopee.done("store", "forget-location", "Padi", "IDS")
+
+    assert said == "Nothing is told to 'IDS' of store 'Padi' any more (1 listings were)\n"
+    assert shopee.audit()[-1] == ("store.forget_location", "store:1", {"location": "IDS", "listings": 1})
+    said = "lumbung: No listing of store 'Padi' was shown at 'IDS' before\n"
+    assert shopee.refused("store", "forget-location", "Padi", "IDS") == said
