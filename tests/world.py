@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from lumbung.db import catalogue, stores, tenants
+from lumbung.db import applications, catalogue, stores, tenants
 from lumbung.db import history as history_db
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
@@ -24,6 +24,7 @@ from lumbung.model import (
     StoreMode,
     Submission,
     UnknownSku,
+    purpose_of_application,
     purpose_of_partner,
     purpose_of_store,
 )
@@ -101,10 +102,16 @@ class World:
         mode: StoreMode = StoreMode.LIVE,
         warehouses: Mapping[int, str | None] | None = None,
         credentials: Mapping[str, object] | None = None,
+        application_id: int | None = None,
     ) -> int:
         async with self.pool.transaction() as connection:
             store_id = await stores.add_store(
-                connection, tenant_id=self.tenant_id, channel=channel, name=name, mode=mode
+                connection,
+                tenant_id=self.tenant_id,
+                channel=channel,
+                name=name,
+                mode=mode,
+                channel_app_id=application_id,
             )
             assert store_id is not None
             if credentials is not None:
@@ -123,6 +130,19 @@ class World:
         assert row is not None
         self.stores[name] = row
         return store_id
+
+    async def application(
+        self, name: str = "app", channel: str = "shpe", credentials: Mapping[str, object] | None = None
+    ) -> int:
+        """An application of the installation, without a limit."""
+        assert self.keyring is not None
+        async with self.pool.transaction() as connection:
+            application_id = await applications.add(connection, tenant_id=None, channel=channel, name=name)
+            assert application_id is not None
+            plain = json.dumps(dict(credentials or {})).encode()
+            sealed = self.keyring.encrypt(plain, purpose_of_application(application_id))
+            await applications.set_credentials(connection, application_id=application_id, credentials=sealed)
+        return application_id
 
     async def variants(self, *skus: str) -> None:
         async with self.pool.transaction() as connection:

@@ -20,6 +20,7 @@ from lumbung.channels.base import (
     Accepted,
     Channel,
     Deferred,
+    Floor,
     InDoubt,
     Misconfigured,
     Observed,
@@ -40,7 +41,7 @@ from lumbung.channels.registry import CHANNELS
 from lumbung.clock import ManualClock
 from lumbung.errors import BadRequest, ConfigurationError
 
-from .contract import ChannelContract
+from .contract import ChannelContract, Shop
 
 NOW = datetime(2023, 11, 14, 15, 13, 20, tzinfo=UTC)
 CREDENTIALS = {
@@ -93,6 +94,54 @@ class TestBlibli(ChannelContract):
         '{"blibli_sku": "\ud800"}',
     )
     expected_of_a_listing = "TOQ-15126-00451-00001"
+
+    async def state(self, shop: Shop, **state: object) -> None:
+        named = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-2"}
+        await shop._control("PUT", "/listings", {**named, **state})
+
+    async def test_a_promotion_and_a_holiday_lock_a_listing_for_a_time(self, shop: Shop) -> None:
+        await self.state(shop, condition="locked")
+        row = await self.push(shop.session(), 3, listing="TOQ-1-1-2")
+        said = "PRODUCT_IN_PROMOTION: the stock of a product in a promotion cannot be changed"
+        assert row.outcome == Deferred(None, f"Locked for now: {said}")
+        assert (await self.push(shop.session(), 3)).outcome == Accepted()
+        await shop._control("PUT", "/stores/blib/TOQ-1/holiday", {"holiday": True})
+        row = await self.push(shop.session(), 4)
+        assert row.outcome == Deferred(None, "Locked for now: STORE_ON_HOLIDAY: the store is on holiday")
+        assert await shop.session().check() == Accepted()
+        assert await shop.writes() == [3]
+
+    async def test_a_suspended_product_is_rejected_with_the_marketplaces_words(self, shop: Shop) -> None:
+        await self.state(shop, condition="banned")
+        row = await self.push(shop.session(), 3, listing="TOQ-1-1-2")
+        assert row.outcome == Rejected(UNKNOWN + "PRODUCT_SUSPENDED: product TOQ-1-1-2 is suspended")
+        assert await shop.writes() == []
+
+    async def test_what_is_reserved_for_a_promotion_is_a_floor_that_is_then_taken(self, shop: Shop) -> None:
+        await self.state(shop, reserved_by_orders=9, reserved_by_promotions=3)
+        row = await self.push(shop.session(), 2, listing="TOQ-1-1-2")
+        assert isinstance(row.outcome, Floor)
+        assert row.outcome.minimum == 3
+        assert (await self.push(shop.session(), 3, listing="TOQ-1-1-2")).outcome == Accepted()
+        assert await shop.writes() == [3]
+
+    async def test_a_pickup_point_is_named_by_the_parameter_that_the_store_says(self, shop: Shop) -> None:
+        points = {"PP-1": "Jakarta", "PP-2": "Surabaya"}
+        settings = {**self.sandbox_settings, "locations": points, "pickup_point_parameter": "pickup-point-code"}
+        await shop._control("PUT", "/stores/blib/TOQ-1", settings)
+        here = shop.session(pickup_point_parameter="pickup-point-code")
+        there = '{"blibli_sku": "TOQ-1-1-1", "pickup_point_code": "PP-2"}'
+        assert (await self.push(here, 5, listing=there)).outcome == Accepted()
+        assert [write["location"] for write in await shop._control("GET", "/writes?after=0")] == ["PP-2"]
+        for session, listing in (
+            (here, "TOQ-1-1-1"),
+            (here, there.replace("PP-2", "PP-3")),
+            (shop.session(), there),
+        ):
+            outcome = (await self.push(session, 6, listing=listing)).outcome
+            assert isinstance(outcome, Misconfigured)
+            assert outcome.scope is Scope.LISTING
+        assert await shop.writes() == [5]
 
 
 class TestBlibliSigned(TestBlibli):
@@ -253,6 +302,7 @@ def refusal(code: object, message: str = "") -> bytes:
 
 
 UNKNOWN = "Blibli does not know the item, or has closed it: "
+RESERVED = "Below what Blibli has reserved: "
 
 
 @pytest.mark.parametrize(
@@ -290,6 +340,37 @@ UNKNOWN = "Blibli does not know the item, or has closed it: "
             Misconfigured("The pickup point is wrong: E: pickup point not found", Scope.LISTING),
         ),
         (200, refusal("E", "in a flash sale"), Deferred(None, "Locked for now: E: in a flash sale")),
+        (200, refusal("ITEM_LOCKED"), Deferred(None, "Locked for now: ITEM_LOCKED")),
+        (200, refusal("E", "toko sedang tutup"), Deferred(None, "Locked for now: E: toko sedang tutup")),
+        (
+            200,
+            refusal("STOCK_BELOW_RESERVED", "not less than 3"),
+            Floor(3, RESERVED + "STOCK_BELOW_RESERVED: not less than 3"),
+        ),
+        (
+            200,
+            refusal("E", "stok tidak boleh kurang dari 4, sudah dipesan"),
+            Floor(4, RESERVED + "E: stok tidak boleh kurang dari 4, sudah dipesan"),
+        ),
+        (200, refusal("E", "2 units are reserved in stock"), Floor(2, RESERVED + "E: 2 units are reserved in stock")),
+        (200, refusal("E", "reserved stock is 7"), Floor(7, RESERVED + "E: reserved stock is 7")),
+        (200, refusal("E", "stock is reserved"), Deferred(None, RESERVED + "E: stock is reserved")),
+        (
+            200,
+            refusal("E", "reserved stock is 5: at least 6"),
+            Deferred(None, RESERVED + "E: reserved stock is 5: at least 6"),
+        ),
+        (
+            200,
+            refusal("E", "reserved stock must be at least 0"),
+            Deferred(None, RESERVED + "E: reserved stock must be at least 0"),
+        ),
+        (
+            200,
+            refusal("E", "reserved stock: price at least 1000"),
+            Deferred(None, RESERVED + "E: reserved stock: price at least 1000"),
+        ),
+        (200, refusal("E", "stock must be at least 3"), Rejected("Blibli refused: E: stock must be at least 3")),
         (401, refusal("X"), Unauthorized("Blibli does not accept the login: X", False)),
         (401, b"", Unauthorized("Blibli does not accept the login: HTTP 401", False)),
         (403, b"<html>", Misconfigured("Blibli forbids this store's calls: HTTP 403", Scope.STORE)),
@@ -475,6 +556,7 @@ def test_ids_become_one_text_however_they_are_written() -> None:
         ({"username": "a\0b"}, ["username"]),
         ({"store_code": " "}, ["store_code"]),
         ({"channel_id": "x" * 5000}, ["channel_id"]),
+        ({"pickup_point_parameter": "pickup point"}, ["pickup_point_parameter"]),
         ({"call_timeout_seconds": "0"}, ["call_timeout_seconds"]),
         ({"call_timeout_seconds": "21"}, ["call_timeout_seconds"]),
         ({"call_timeout_seconds": "nan"}, ["call_timeout_seconds"]),
@@ -511,6 +593,12 @@ def test_a_base_url_is_put_together_again_from_its_parts(base_url: str, kept: st
 def test_secrets_are_not_in_the_repr_of_the_credentials() -> None:
     text = repr(read_credentials({**CREDENTIALS, "signature_key": "signature-key-0123456789"}))
     assert "0123456789" not in text
+
+
+def test_the_readme_names_every_field() -> None:
+    readme = (Path(lumbung.channels.blibli.__file__).parent / "README.md").read_text()
+    for field in BlibliChannel.manifest.credentials:
+        assert f"`{field.name}`" in readme, field.name
 
 
 def test_every_rule_of_the_quality_scale_is_done_or_exempt_with_a_reason() -> None:

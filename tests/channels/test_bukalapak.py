@@ -320,7 +320,7 @@ FORBIDDEN = "Bukalapak forbids this store's calls (check user_agent and scope): 
         (
             422,
             refusal("price of reserved stock at least 1000"),
-            Rejected("Bukalapak refused: 10001: price of reserved stock at least 1000"),
+            Deferred(None, RESERVED + "price of reserved stock at least 1000"),
         ),
         (422, refusal("stock must be at least 3"), Rejected("Bukalapak refused: 10001: stock must be at least 3")),
         (422, refusal("in a promotion"), Deferred(None, "Locked for now: 10001: in a promotion")),

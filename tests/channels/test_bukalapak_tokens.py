@@ -45,7 +45,9 @@ GRANTED: Mapping[str, object] = {
 
 
 def granted(**changes: object) -> Answer:
-    return answer(200, json.dumps({name: value for name, value in (GRANTED | changes).items() if value != ""}).encode())
+    return answer(
+        200, json.dumps({name: value for name, value in {**GRANTED, **changes}.items() if value != ""}).encode()
+    )
 
 
 def refused(error: object, status: int = 400, description: str = "no") -> Answer:

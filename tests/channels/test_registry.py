@@ -28,7 +28,11 @@ def test_our_own_codes_are_told_from_those_that_were_seen() -> None:
 
 
 def test_only_channels_with_a_connector_are_found() -> None:
-    assert list(CHANNELS) == ["blib"]
-    assert find("blib") is CHANNELS["blib"]
-    assert find("shpe") is None
+    assert set(CHANNELS) == {"blib", "bklp", "shpe"}
+    assert all(find(code) is channel and channel.manifest.code == code for code, channel in CHANNELS.items())
+    assert find("tkpd") is None
     assert find("") is None
+
+
+def test_a_connector_and_the_catalogue_agree_on_what_has_shut() -> None:
+    assert all(channel.manifest.closed == CATALOGUE[code].closed for code, channel in CHANNELS.items())

@@ -122,8 +122,8 @@ def test_a_file_of_another_shape_is_refused(toko: Operator, content: str, messag
     ("content", "line"),
     [
         ("sku,name\nA,Käse\n".encode("latin-1"), 2),
-        ("sku,name\nA,Apple\n".encode("utf-16"), 1),
-        ("sku,name\nA,Apple\n".encode("utf-16-le"), 1),
+        ("sku;name\r\nA;Apple\r\nB;Teh\x92\r\n".encode("latin-1"), 3),
+        (b"sku,name\n" + b"A,Apple\n" * 5000 + b"B,\xff\n", 5002),
     ],
 )
 def test_another_encoding_is_refused_with_what_to_do(toko: Operator, content: bytes, line: int) -> None:
@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_read_is_refused(toko: Operator) -> None:
 
 
 def test_a_line_without_end_is_refused(toko: Operator) -> None:
-    assert refused(toko, "sku,name\nA," + "x" * 1_048_576) == "lumbung: v.csv, line 2: longer than 1048576 bytes\n"
+    assert refused(toko, "sku,name\nA," + "x" * 1_048_576) == "lumbung: v.csv, line 2: longer than 1048576 characters\n"
 
 
 def test_a_header_without_rows_imports_nothing(toko: Operator) -> None:

@@ -64,6 +64,7 @@ def judge_of(lease: Lease = LEASE, *, bisection: Bisection | None = None, storm:
         quiesce_seconds=20.0,
         doubt_seconds_max=60.0,
         storm_rejections=storm,
+        thing_of=lambda listing: listing.listing_id,
         bisection=Bisection() if bisection is None else bisection,
         dice=lambda: 0.5,
     )

@@ -113,9 +113,7 @@ async def test_a_database_that_is_away_while_an_application_is_slowed_down_does_
         raise Unavailable("away")
 
     async with running_shop(database_url, keyring, FAST, skus=("a",)) as shop:
-        app = await shop.hub.world.value(
-            "INSERT INTO channel_app (channel, name, credentials) VALUES ('shpe', 'app', '') RETURNING id"
-        )
+        app = await shop.hub.world.application()
         await shop.hub.world.execute("UPDATE store SET channel_app_id = $1", app)
         monkeypatch.setattr(PostgresStorage, "block", away)
         shop.account.throttle(Scope.APPLICATION, FAST.throttle_seconds_min)

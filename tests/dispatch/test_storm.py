@@ -11,7 +11,7 @@ from lumbung.dispatch.storm import Storm
 
 
 def rejected(storm: Storm, *listing_ids: int) -> list[bool]:
-    return [storm.rejected(listing_id) for listing_id in listing_ids]
+    return [storm.rejected(listing_id, listing_id) for listing_id in listing_ids]
 
 
 def test_rejections_are_held_until_something_succeeds() -> None:
@@ -26,6 +26,16 @@ def test_a_storm_comes_with_the_last_distinct_rejection_in_a_row() -> None:
     storm = Storm(3)
     assert rejected(storm, 1, 1, 2, 2, 1, 3) == [False, False, False, False, False, True]
     assert storm.counted == (1, 2, 3)
+
+
+def test_listings_of_one_thing_count_once() -> None:
+    storm = Storm(3)
+    assert [storm.rejected(n, "deleted item") for n in range(50)] == [False] * 50
+    assert storm.rejected(50, "second") is False
+    storm.nothing_else()
+    assert storm.rejected(51, "deleted item") is False
+    assert storm.rejected(52, "third") is True
+    assert len(storm.counted) == 53
 
 
 def test_a_success_begins_the_row_anew() -> None:
@@ -107,7 +117,7 @@ class StormMachine(RuleBasedStateMachine):
     @rule(listing=listings)
     def a_listing_is_rejected(self, listing: int) -> None:
         self.row.append(("rejected", listing))
-        stormy = self.storm.rejected(listing)
+        stormy = self.storm.rejected(listing, listing)
         assert stormy == (len(self.ids(held=False)) >= self.most)
         if stormy:
             assert set(self.storm.counted) == self.ids(held=False)

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,24 @@ def blibli_credentials(sandbox_url: str, store_code: str = STORE_CODE, **more: o
 
 
 class MovableClock(SystemClock):
-    """Real time, with jumps: what a worker remembers by its own clock passes too. The wall clock stays: requests are
-    signed with it."""
+    """Real time, with jumps: what a worker remembers by its own clock passes too. The wall clock stays, because
+    requests are signed with it, unless the marketplaces' clock is moved with it."""
 
     def __init__(self) -> None:
         self._ahead = 0.0
+        self._wall_ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self._wall_ahead
 
     def monotonic(self) -> float:
         return super().monotonic() + self._ahead
 
     def advance(self, seconds: float) -> None:
         self._ahead += seconds
+
+    def advance_wall(self, seconds: float) -> None:
+        self._wall_ahead += timedelta(seconds=seconds)
 
 
 @dataclass
@@ -225,6 +233,11 @@ class Hub:
         )
         await self.world.execute("UPDATE listing_wait SET due_at = due_at - $1 * interval '1 second'", seconds)
         await self.world.execute("SELECT pg_notify('lumbung_due', '')")
+
+    def days_later(self, days: float) -> None:
+        """As if so much time had passed for tokens: here and at the marketplaces."""
+        self.clock.advance_wall(days * 86400)
+        self.sandbox.ledger.clock.ahead_seconds += days * 86400
 
     async def at_rest(self) -> None:
         """Wait until nothing is due and nothing waits."""

@@ -144,11 +144,7 @@ async def test_a_throttled_listing_waits_while_its_store_goes_on(shop: Shop) -> 
 async def test_a_throttled_application_slows_every_store_of_it_down(database_url: str, keyring: Keyring) -> None:
     async with running_shop(database_url, keyring, skus=("a",)) as shop:
         world = shop.hub.world
-        app = await world.value(
-            "INSERT INTO channel_app (tenant_id, channel, name, credentials) VALUES ($1, 'shpe', 'app', '')"
-            " RETURNING id",
-            world.tenant_id,
-        )
+        app = await world.application()
         await world.execute(
             "INSERT INTO budget (channel_app_id, name, calls_per_second, burst) VALUES ($1, 'calls', 1000, 100)", app
         )

@@ -12,6 +12,7 @@ import pytest
 from lumbung.sandbox.blibli import signature, signed_date
 from lumbung.sandbox.server import Sandbox
 
+from .conftest import Controller
 from .seller import HEADERS, QUERY, STORE, Seller, signed
 
 PATH = "/seller/v1/products/TOQ-1-1-1/stock"
@@ -220,3 +221,163 @@ async def test_a_signed_store_takes_signed_calls_and_no_others(sandbox: Sandbox,
     async with seller.put(0, body=body, headers=signed("bli_secret", "PUT", body, PATH, now_ms - 295_000)) as answer:
         assert answer.status == 200
     assert sandbox.ledger.writes.last == 2
+
+
+async def test_a_signature_grows_old_by_the_sandboxs_clock(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "signature_key": "bli_secret"})
+    body = b'{"availableStock":5}'
+    now_ms = int(time.time() * 1000)
+    headers = signed("bli_secret", "PUT", body, PATH, now_ms)
+    for ahead_seconds, status in ((301, 401), (-301, 401), (290, 200), (-290, 200)):
+        sandbox.ledger.clock.ahead_seconds = ahead_seconds
+        async with seller.put(0, body=body, headers=headers) as answer:
+            assert (answer.status, (await answer.json())["success"]) == (status, status == 200)
+    sandbox.ledger.clock.ahead_seconds = 86_400
+    tomorrow = signed("bli_secret", "PUT", body, PATH, now_ms + 86_400_000)
+    async with seller.put(0, body=body, headers=tomorrow) as answer:
+        assert answer.status == 200
+    assert sandbox.ledger.writes.last == 3
+
+
+# --- What is the matter with a listing ---
+
+FIRST = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-1"}
+
+
+async def code_of(seller: Seller, quantity: int, *, sku: str = "TOQ-1-1-1") -> str:
+    status, body = await seller.set(quantity, sku=sku)
+    assert (status, body["success"]) == (200, body["errorCode"] == "")
+    return str(body["errorCode"])
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "shown"),
+    [
+        ("unknown", "PRODUCT_NOT_FOUND", "PRODUCT_NOT_FOUND"),
+        ("banned", "PRODUCT_SUSPENDED", "PRODUCT_SUSPENDED"),
+        ("locked", "PRODUCT_IN_PROMOTION", ""),
+    ],
+)
+async def test_a_condition_is_answered_until_it_is_over_and_its_sister_is_well(
+    sandbox: Sandbox, seller: Seller, control: Controller, condition: str, code: str, shown: str
+) -> None:
+    await control("PUT", "/listings", {**FIRST, "condition": condition})
+    assert await code_of(seller, 5) == code
+    assert await code_of(seller, 5, sku="TOQ-1-1-2") == ""
+    async with seller.get() as answer:
+        assert (await answer.json())["errorCode"] == shown
+    assert sandbox.ledger.listing("blib", "TOQ-1", "TOQ-1-1-1").quantity == 7
+    await control("PUT", "/listings", {**FIRST, "condition": ""})
+    assert await code_of(seller, 5) == ""
+    assert [write.remote_variant for write in sandbox.ledger.writes.after(0)] == ["TOQ-1-1-2", "TOQ-1-1-1"]
+
+
+async def test_one_row_may_be_struck_by_its_sku_or_its_id(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", row_faults={"sku1": "locked", "TOQ-1-1-2": "banned"})
+    assert await code_of(seller, 5) == "PRODUCT_IN_PROMOTION"
+    assert await code_of(seller, 5, sku="TOQ-1-1-2") == "PRODUCT_SUSPENDED"
+    assert [call.fault for call in sandbox.ledger.calls.after(0)] == ["row_faults", "row_faults"]
+    assert sandbox.ledger.writes.last == 0
+
+
+async def test_a_store_on_holiday_takes_no_stock_and_shows_what_it_has(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    await control("PUT", "/stores/blib/TOQ-1/holiday", {"holiday": True})
+    assert await code_of(seller, 5) == "STORE_ON_HOLIDAY"
+    async with seller.get() as answer:
+        assert (await answer.json())["value"]["availableStock"] == 7
+    await control("PUT", "/stores/blib/TOQ-1/holiday", {"holiday": False})
+    assert await code_of(seller, 5) == ""
+    assert sandbox.ledger.writes.last == 1
+
+
+async def test_what_is_reserved_for_a_promotion_is_the_least_and_orders_have_left_the_stock_already(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    await control("PUT", "/listings", {**FIRST, "reserved_by_orders": 6, "reserved_by_promotions": 3})
+    status, body = await seller.set(2)
+    assert (status, body["errorCode"]) == (200, "STOCK_BELOW_RESERVED")
+    assert body["errorMessage"] == "availableStock cannot be less than 3, reserved for a promotion"
+    assert sandbox.ledger.listing("blib", "TOQ-1", "TOQ-1-1-1").quantity == 7
+    assert await code_of(seller, 3) == ""
+    await control("POST", "/sales", {**FIRST, "quantity": 1})
+    async with seller.get() as answer:
+        assert (await answer.json())["value"]["availableStock"] == 2
+
+
+# --- Pickup points ---
+
+
+async def put_at(seller: Seller, point: str, quantity: int, *, parameter: str = "pickupPointCode") -> str:
+    async with seller.put(quantity, query={**QUERY, parameter: point}) as answer:
+        return str((await answer.json())["errorCode"])
+
+
+async def test_each_pickup_point_has_its_own_stock(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "locations": {"PP-1": "Jakarta", "PP-2": "Surabaya"}})
+    assert await put_at(seller, "PP-1", 3) == ""
+    assert await put_at(seller, "PP-2", 4) == ""
+    assert await put_at(seller, "PP-1", 1) == ""
+    assert [(write.location, write.quantity) for write in sandbox.ledger.writes.after(0)] == [
+        ("PP-1", 3),
+        ("PP-2", 4),
+        ("PP-1", 1),
+    ]
+    async with seller.get() as answer:
+        value = (await answer.json())["value"]
+    assert value["availableStock"] == 5
+    assert value["pickupPoints"] == [
+        {"pickupPointCode": "PP-1", "availableStock": 1},
+        {"pickupPointCode": "PP-2", "availableStock": 4},
+    ]
+
+
+async def test_a_pickup_point_has_to_be_one_of_the_stores_and_named_where_there_are_several(
+    sandbox: Sandbox, seller: Seller
+) -> None:
+    assert await put_at(seller, "PP-1", 3) == "PICKUP_POINT_NOT_FOUND"
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "locations": {"PP-1": "Jakarta", "PP-2": "Surabaya"}})
+    assert await put_at(seller, "PP-3", 3) == "PICKUP_POINT_NOT_FOUND"
+    assert await code_of(seller, 3) == "PICKUP_POINT_REQUIRED"
+    assert sandbox.ledger.writes.last == 0
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "locations": {"PP-1": "Jakarta"}})
+    assert await code_of(seller, 3) == ""
+    assert [write.location for write in sandbox.ledger.writes.after(0)] == [""]
+
+
+async def test_the_parameter_that_names_a_pickup_point_is_the_stores(sandbox: Sandbox, seller: Seller) -> None:
+    points = {"PP-1": "Jakarta", "PP-2": "Surabaya"}
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "locations": points, "pickup_point_parameter": "pp"})
+    assert await put_at(seller, "PP-1", 3) == "PICKUP_POINT_REQUIRED"
+    assert await put_at(seller, "PP-1", 3, parameter="pp") == ""
+    assert [write.location for write in sandbox.ledger.writes.after(0)] == ["PP-1"]
+
+
+async def test_what_is_reserved_counts_over_all_pickup_points(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    sandbox.put_store("blib", "TOQ-1", {**STORE, "locations": {"PP-1": "Jakarta", "PP-2": "Surabaya"}})
+    await put_at(seller, "PP-1", 3)
+    await put_at(seller, "PP-2", 4)
+    await control("PUT", "/listings", {**FIRST, "reserved_by_promotions": 5})
+    assert await put_at(seller, "PP-1", 0) == "STOCK_BELOW_RESERVED"
+    assert await put_at(seller, "PP-1", 1) == ""
+    assert sandbox.ledger.listing("blib", "TOQ-1", "TOQ-1-1-1").stock == {"PP-1": 1, "PP-2": 4}
+
+
+# --- Limits ---
+
+
+async def test_a_limit_counts_each_store_for_itself_and_says_how_long_to_wait(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", rate_limit_per_s=0.001, retry_after_s=60)
+    other = {**QUERY, "storeCode": "TOQ-2"}
+    other_headers = {**HEADERS, "Api-Seller-Key": "other-seller-key"}
+    seen: list[tuple[int, str | None]] = []
+    for query, headers in ((QUERY, HEADERS), (QUERY, HEADERS), (other, other_headers), (other, other_headers)):
+        async with seller.put(5, query=query, headers=headers) as answer:
+            seen.append((answer.status, answer.headers.get("Retry-After")))
+    assert seen == [(200, None), (429, "60"), (200, None), (429, "60")]
+    async with seller.get() as answer:
+        assert (answer.status, (await answer.json())["errorCode"]) == (429, "TOO_MANY_REQUESTS")
+    assert sandbox.ledger.writes.last == 1

@@ -767,9 +767,20 @@ JSON = st.recursive(
 )
 
 
+PLACE = st.fixed_dictionaries(
+    {"stock": st.sampled_from([0, 5, -1, 10_000_001]), "location_id": st.sampled_from(["", "IDZ", "IDX"])}
+)
+ROW = st.fixed_dictionaries(
+    {"model_id": st.sampled_from([0, 55, 56, 9]), "seller_stock": st.lists(PLACE, min_size=1, max_size=2)}
+)
+PLAUSIBLE = st.fixed_dictionaries(
+    {"item_id": st.sampled_from([12346, 12347, 1]), "stock_list": st.lists(ROW, min_size=1, max_size=3)}
+)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
-    body=st.binary() | JSON.map(msgspec.json.encode),
+    body=st.binary() | (JSON | PLAUSIBLE).map(msgspec.json.encode),
     path=st.sampled_from([UPDATE_STOCK, ACCESS_TOKEN_GET, TOKEN_GET, MODEL_LIST, "/"]),
 )
 def test_any_body_is_answered_and_changes_at_most_what_it_names(body: bytes, path: str) -> None:

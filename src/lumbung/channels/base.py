@@ -376,7 +376,8 @@ class Channel(Protocol):
         ...
 
     def batch_key(self, remote_variant: str) -> str:
-        """Listings with the same key may share a call (for Shopee: the item)."""
+        """Listings with the same key may share a call. For Shopee the item, which they are the variations of; "" where
+        any may. When a marketplace rejects many things in a row it is the store's fault: those of one key are one."""
         ...
 
     def read_key(self, remote_variant: str) -> str:

@@ -1,8 +1,8 @@
 """What every channel checks of a store's credentials before it calls anyone: the same rules and messages for all.
 
 A credentials file is a flat mapping of strings; its fields are listed in the channel's manifest. `base_url`, and any
-other address, may only point at the marketplace's own hosts or at this machine (the sandbox): whoever may edit a store's
-credentials could otherwise make Lumbung call any address inside the merchant's network.
+other address, may only point at the marketplace's own hosts or at this machine (the sandbox): whoever may edit a
+store's credentials could otherwise make Lumbung call any address inside the merchant's network.
 """
 
 from __future__ import annotations

@@ -1,25 +1,28 @@
-"""Reading a CSV file row by row: UTF-8, a header with exactly the columns that are wanted (in any case), `,` `;` or tab
-between.
+"""Reading a CSV file row by row, as spreadsheets write it: a header with the columns that are wanted (in any case),
+`,` `;` or tab between, any line ends, in UTF-8, or in UTF-16 (which cannot be taken for anything else).
 
+Every other encoding is refused: in Windows-1252 and its neighbours any bytes are some text, so nobody knows which.
 Rows carry the line on which they begin, so that people find them in an editor. Nothing but the row in hand is kept.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from lumbung.errors import UsageError
 
-BOM = b"\xef\xbb\xbf"
-OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")
 DELIMITERS = (",", ";", "\t")
-LINE_BYTES_MAX = 1_048_576
+LINE_CHARS_MAX = 1_048_576
+HINT = "sep="  # Excel's own first line, which names the delimiter: `sep=;`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +47,26 @@ class CsvFile:
         """Every row that is not blank. Raises UsageError for a file that is not such a CSV."""
         if self._now() != self._stamp:
             raise UsageError(f"{self.path} was changed while it was read")
-        self._file.seek(0)
-        lines = _Lines(self.path, self._file)
-        delimiter, order = self._header(lines)
-        cells = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            line = lines.number + 1
-            try:
-                values = next(cells)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                runs_on = lines.ended or lines.number > line
-                fault = "a quote that begins here is not closed" if runs_on else f"not CSV ({error})"
-                raise UsageError(f"{self.path}, line {line}: {fault}") from None
-            if not any(value.strip() for value in values):
-                continue
-            if len(values) != len(order):
-                yield Row(line, None, f"expected {len(order)} values, found {len(values)}")
-            else:
-                yield Row(line, tuple(values[at] for at in order))
+        with _Lines(self.path, self._file) as lines:
+            delimiter, order = self._header(lines)
+            cells = csv.reader(lines, delimiter=delimiter, strict=True)
+            while True:
+                line = lines.number + 1
+                try:
+                    values = next(cells)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    raise UsageError(f"{self.path}, line {line}: {_fault(error, lines, line)}") from None
+                if any(value.strip() for value in values):
+                    yield _row(line, values, order)
 
     def _header(self, lines: _Lines) -> tuple[str, list[int]]:
         """The delimiter, and where each wanted column stands."""
-        text = next((line for line in lines if line.strip()), None)
+        filled = (line for line in lines if line.strip())
+        text = next(filled, None)
+        if text is not None and text.lower().startswith(HINT):
+            text = next(filled, None)
         wanted = f"the first line must name the columns {','.join(self._columns)}"
         if text is None:
             raise UsageError(f"{self.path} is empty: {wanted}")
@@ -76,10 +75,10 @@ class CsvFile:
             given = [name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True))]
         except csv.Error:
             raise UsageError(f"{self.path}, line {lines.number}: {wanted}") from None
-        names = [name.lower() for name in given]
+        names = _without_empty_end([name.lower() for name in given])
         faults = [
             *(f"{name} is missing" for name in self._columns if name not in names),
-            *(f"{name!r} is unknown" for name in given if name.lower() not in self._columns),
+            *(f"{name!r} is unknown" for name in given[: len(names)] if name.lower() not in self._columns),
             *(f"{name} is there twice" for name in self._columns if names.count(name) > 1),
         ]
         if faults:
@@ -95,13 +94,33 @@ class CsvFile:
 def opened(path: Path, columns: tuple[str, ...]) -> Iterator[CsvFile]:
     """Raises UsageError for what is no file that can be read."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would wait for who writes
+            raise UsageError(f"{path} must be a file, not a pipe or a device: it is read twice")
         file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
     with file:
-        if not file.seekable():
-            raise UsageError(f"{path} must be a file, not a pipe: it is read twice")
         yield CsvFile(path, file, columns)
+
+
+def _row(line: int, values: list[str], order: list[int]) -> Row:
+    """Spreadsheets write empty cells behind the last column."""
+    if len(values) > len(order):
+        values = [*values[: len(order)], *_without_empty_end(values[len(order) :])]
+    if len(values) != len(order):
+        return Row(line, None, f"expected {len(order)} values, found {len(values)}")
+    return Row(line, tuple(values[at] for at in order))
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    while cells and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _fault(error: csv.Error, lines: _Lines, line: int) -> str:
+    runs_on = lines.ended or lines.number > line
+    return "a quote that begins here is not closed" if runs_on else f"not CSV ({error})"
 
 
 class _Lines:
@@ -110,31 +129,65 @@ class _Lines:
     def __init__(self, path: Path, file: BinaryIO):
         self._path = path
         self._file = file
+        with _anew(file) as beginning:
+            self._encoding = _encoding(beginning.read(4))
+        self._text = io.TextIOWrapper(_anew(file), encoding=self._encoding, newline="")  # a lone CR ends a line too
         self.number = 0
         self.ended = False
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._text.close()
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(LINE_BYTES_MAX + 1)
+        try:
+            line = self._text.readline(LINE_CHARS_MAX + 1)
+        except UnicodeError:
+            raise self._undecodable() from None
         if not line:
             self.ended = True
             raise StopIteration
         self.number += 1
-        if len(line) > LINE_BYTES_MAX:
-            raise UsageError(f"{self._path}, line {self.number}: longer than {LINE_BYTES_MAX} bytes")
-        if self.number == 1:
-            if line.startswith(OTHER_BOMS) or b"\0" in line:
-                raise self._not_utf8()
-            line = line.removeprefix(BOM)
-        try:
-            return line.decode()
-        except UnicodeDecodeError:
-            raise self._not_utf8() from None
+        if len(line) > LINE_CHARS_MAX:
+            raise UsageError(f"{self._path}, line {self.number}: longer than {LINE_CHARS_MAX} characters")
+        return line
 
-    def _not_utf8(self) -> UsageError:
+    def _undecodable(self) -> UsageError:
+        if self._encoding != "utf-8-sig":
+            return UsageError(f"{self._path}, after line {self.number}: not UTF-16 as it begins: save the file anew")
         return UsageError(
-            f"{self._path}, line {self.number}: not UTF-8. Save the file as UTF-8: in Excel as "
+            f"{self._path}, line {self._first_not_utf8()}: not UTF-8. Save the file as UTF-8: in Excel as "
             '"CSV UTF-8 (Comma delimited)", in LibreOffice with the character set "Unicode (UTF-8)"'
         )
+
+    def _first_not_utf8(self) -> int:
+        """The text is decoded in large pieces: which line it was is looked for when it is wanted."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        number = 1
+        with _anew(self._file) as file, suppress(UnicodeDecodeError):
+            while piece := file.readline(LINE_CHARS_MAX):
+                decoder.decode(piece)
+                number += piece.endswith(b"\n")
+        return number
+
+
+def _anew(file: BinaryIO) -> BinaryIO:
+    """The open file from its beginning, also when its name belongs to another one by now."""
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return os.fdopen(os.dup(file.fileno()), "rb")
+
+
+def _encoding(head: bytes) -> str:
+    """By a byte order mark, or by the zeros that every second byte of a header in UTF-16 is."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(head) == 4 and head[1] == head[3] == 0 and head[0] and head[2]:
+        return "utf-16-le"
+    if len(head) == 4 and head[0] == head[2] == 0 and head[1] and head[3]:
+        return "utf-16-be"
+    return "utf-8-sig"

@@ -98,8 +98,11 @@ async def _check(connection: Connection, rows: list[tuple[str, ...]]) -> list[Va
 
 def _variant(sku: str, name: str) -> Variant | Wrong:
     problem = names.problem_of(sku)
+    if problem is None and sku != sku.strip():
+        problem = "must not begin or end with a space"  # no partner would ever send it
     if problem is not None:
         return Wrong(f"sku {problem}")
+    name = name.strip()
     problem = names.problem_of(name, NAME_CHARACTERS_MAX) if name else None
     return (sku, name) if problem is None else Wrong(f"name {problem}")
 

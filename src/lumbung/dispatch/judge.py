@@ -6,7 +6,7 @@ Nothing here waits or acts: the sender does what a verdict says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lumbung.channels.base import (
@@ -141,6 +141,7 @@ class Judge:
         storm_rejections: int,
         bisection: Bisection,
         dice: Callable[[], float],
+        thing_of: Callable[[Due], Hashable],
     ):
         self._lease = lease
         self._delays = delays
@@ -148,6 +149,7 @@ class Judge:
         self._doubt_seconds_max = doubt_seconds_max
         self._bisection = bisection
         self._storm = Storm(storm_rejections)
+        self._thing_of = thing_of
         self._held: dict[int, Result] = {}
         self._doubts: dict[int, Doubt] = {}  # our own, by our own clock: the database's may jump
         self._doubts_max = DOUBTS_KEPT
@@ -188,7 +190,7 @@ class Judge:
         ]
         self._forget_old_doubts(moment.now)
         store = tuple(Told(decision.store, decision.message) for _, decision in decided)
-        return self._with_storm(results, store)
+        return self._with_storm(results, store, {listing.listing_id: listing for listing in batch.listings})
 
     def nothing_else(self) -> Verdict:
         """Nothing else is due: what is held will not become clearer."""
@@ -263,7 +265,7 @@ class Judge:
             return True
         return self._lease.doubt_until > sent_at
 
-    def _with_storm(self, results: list[Result], store: tuple[Told, ...]) -> Verdict:
+    def _with_storm(self, results: list[Result], store: tuple[Told, ...], listings: Mapping[int, Due]) -> Verdict:
         rejected = [r.listing_id for r in results if r.outcome == "Rejected" and isinstance(r.decision, Park)]
         answered = [r.listing_id for r in results if r.listing_id not in rejected]
         self._storm.forget(answered)
@@ -274,7 +276,7 @@ class Judge:
             held = [self._held.pop(listing_id) for listing_id in released if listing_id not in rejected]
             self._held.clear()
             return Verdict((*results, *held), store, released)
-        stormy = [self._storm.rejected(listing_id) for listing_id in rejected]
+        stormy = [self._storm.rejected(listing_id, self._thing_of(listings[listing_id])) for listing_id in rejected]
         if any(stormy):
             return self._paused_by_storm(results, rejected, store)
         held_now = [_held(result) if result.listing_id in rejected else result for result in results]

@@ -131,6 +131,7 @@ class StoreSender:
             storm_rejections=settings.storm_rejections,
             bisection=bisection,
             dice=engine.dice,
+            thing_of=lambda listing: channel.batch_key(listing.remote_variant) or listing.listing_id,
         )
         self._held: set[int] = set()  # busy until a later verdict tells what their rejection means
         self._calls: dict[asyncio.Task[Any], None] = {}  # a dict: tasks in the order in which they began

@@ -4,15 +4,16 @@ When one listing after another is rejected and none succeeds, it is not the list
 something tells which it is:
 
     a success                                   the held ones were the items' own fault: they are parked
-    `rejections_max` distinct ones in a row     a storm: the store pauses, none is parked
+    `rejections_max` things in a row            a storm: the store pauses, none is parked
     nothing else to try                         nothing more can be learnt now: they are parked, and still counted
 
-A listing that was parked while it was still counted is named again when the storm comes, to be brought back.
+A listing that was parked while it was still counted is named again when the storm comes, to be brought back. Things are
+counted, not listings: an item that was deleted takes all its variations with it, and is one thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 
 class Storm:
@@ -22,8 +23,8 @@ class Storm:
         if rejections_max < 1:
             raise ValueError(f"a storm needs 1 rejection or more, not {rejections_max}")
         self._max = rejections_max
-        self._held: dict[int, None] = {}
-        self._parked: dict[int, None] = {}
+        self._held: dict[int, Hashable] = {}  # what each listing is a part of
+        self._parked: dict[int, Hashable] = {}
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -35,11 +36,12 @@ class Storm:
         """All listings of the row: parked ones first."""
         return (*self._parked, *self._held)
 
-    def rejected(self, listing_id: int) -> bool:
-        """Count and hold a rejection, also of one that was parked and tried again. True: it is a storm."""
+    def rejected(self, listing_id: int, thing: Hashable) -> bool:
+        """Count and hold a rejection, also of one that was parked and tried again. `thing`: what the listing is a part
+        of. True: it is a storm."""
         self._parked.pop(listing_id, None)
-        self._held[listing_id] = None
-        return len(self._parked) + len(self._held) >= self._max
+        self._held[listing_id] = thing
+        return len({*self._parked.values(), *self._held.values()}) >= self._max
 
     def succeeded(self) -> tuple[int, ...]:
         """The store takes something: returns the held listings, to be parked; the row begins anew."""

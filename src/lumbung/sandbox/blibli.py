@@ -226,15 +226,18 @@ def _set_stock(call: Call, store: Store, remote_variant: str, row_faults: RowFau
         return _refused(call, 400, "the body is not JSON")
     listing = store.listings.get(remote_variant)
     condition, struck = condition_of(listing, row_faults)
-    if condition in {"unknown", "banned"}:
+    if listing is None or condition in {"unknown", "banned"}:
         return _not_for_sale(call, remote_variant, condition, struck)
-    assert listing is not None
     mine = cast(Credentials, store.credentials)
     location = call.query.get(mine.pickup_point_parameter, "")
     if refused := _wrong_pickup_point(call, mine, location):
         return refused
     if condition == "locked" or store.holiday:
         return Verdict(_answer(call, 200, *(HOLIDAY if store.holiday else LOCKED)), struck=struck)
+    return _write(call, store, listing, location, body)
+
+
+def _write(call: Call, store: Store, listing: Listing, location: str, body: object) -> Verdict:
     quantity = body.get("availableStock") if isinstance(body, dict) else None
     # A bool is an int to Python, but no stock to a marketplace.
     if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX:
@@ -242,10 +245,10 @@ def _set_stock(call: Call, store: Store, remote_variant: str, row_faults: RowFau
     if quantity < (least := _least(listing, location)):
         words = f"availableStock cannot be less than {least}, reserved for a promotion"
         return Verdict(_answer(call, 200, "STOCK_BELOW_RESERVED", words))
-    value: dict[str, object] = {"blibliSku": remote_variant, "availableStock": quantity}
+    value: dict[str, object] = {"blibliSku": listing.remote_variant, "availableStock": quantity}
     if location:
         value["pickupPointCode"] = location
-    return Verdict(_success(call, value), (Change(CHANNEL, store.name, remote_variant, location, quantity),))
+    return Verdict(_success(call, value), (Change(CHANNEL, store.name, listing.remote_variant, location, quantity),))
 
 
 def _wrong_pickup_point(call: Call, mine: Credentials, location: str) -> Verdict | None:

@@ -25,6 +25,7 @@ from lumbung.channels.base import (
     Unauthorized,
 )
 from lumbung.channels.blibli.wire import Envelope
+from lumbung.channels.reservation import RESERVED, least_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +61,11 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 # Between two words: NOT_FOUND, not-found, not found, NotFound.
 _ = r"[ _-]?"
 
-_LEAST = (
-    re.compile(
-        r"\b(?:less than|lower than|fewer than|below|at least|minim(?:um|al)(?: of| is|:)?|kurang dari) (\d{1,9})\b",
-        re.I,
-    ),
-    re.compile(r"\b(\d{1,9})(?: units?| pcs| items?)?(?: is| are)?(?: already)? (?:reserved|booked|dipesan)\b", re.I),
-    re.compile(r"\b(?:reserved|booked|dipesan)(?: stock| quantity)?(?: is| of|:)? (\d{1,9})\b", re.I),
-)
-_OTHER_MEASURES = _any_of(r"price", r"harga", r"weight", r"berat")
-
 
 def _reserved(said: Said) -> Outcome:
-    """The least that it takes, when one number alone can be meant. A wrong one could sell what is not there."""
-    found = {int(number) for pattern in _LEAST for number in pattern.findall(said.words)}
-    if len(found) == 1 and (least := found.pop()) > 0 and not _OTHER_MEASURES.search(said.words):
-        return Floor(least, f"Below what Blibli has reserved: {said.words}")
-    return Deferred(None, f"Below what Blibli has reserved: {said.words}")
+    message = f"Below what Blibli has reserved: {said.words}"
+    least = least_units(said.words)
+    return Deferred(None, message) if least is None else Floor(least, message)
 
 
 STATUS_RULES: tuple[StatusRule, ...] = (
@@ -141,11 +130,7 @@ WORD_RULES: tuple[WordRule, ...] = (
         _any_of(rf"pick{_}?up{_}point"),
         lambda said: Misconfigured(f"The pickup point is wrong: {said.words}", Scope.LISTING),
     ),
-    WordRule(
-        # Words of one text: stock, and that some of it is spoken for.
-        _any_of(r"\A(?=.*(stock|stok|quantity))(?=.*(reserved|booked|dipesan))"),
-        _reserved,
-    ),
+    WordRule(RESERVED, _reserved),
     WordRule(
         _any_of(
             rf"not{_}found",

@@ -25,6 +25,7 @@ from lumbung.channels.base import (
     Unauthorized,
 )
 from lumbung.channels.bukalapak.wire import Envelope
+from lumbung.channels.reservation import RESERVED, least_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,6 @@ _ANOTHERS = _any_of(
     rf"(product|sku|item|barang|produk){_}.*(not{_}(yours|owned)|does(n't|{_}not){_}belong|bukan{_}milik)",
     rf"not{_}the{_}owner{_}of{_}(the|this){_}(product|sku|item)",
 )
-_LEAST = (
-    re.compile(
-        r"\b(?:less than|lower than|fewer than|below|at least|minim(?:um|al)(?: of| is|:)?|kurang dari) (\d{1,9})\b",
-        re.I,
-    ),
-    re.compile(r"\b(\d{1,9})(?: units?| pcs| items?)?(?: is| are)?(?: already)? (?:reserved|booked|dipesan)\b", re.I),
-    re.compile(r"\b(?:reserved|booked|dipesan)(?: stock| quantity)?(?: is| of|:)? (\d{1,9})\b", re.I),
-)
 
 
 def _forbidden(said: Said) -> Outcome:
@@ -84,11 +77,9 @@ def _forbidden(said: Said) -> Outcome:
 
 
 def _reserved(said: Said) -> Outcome:
-    """The least that it takes, when one number alone can be meant. A wrong one could sell what is not there."""
-    found = {int(number) for pattern in _LEAST for number in pattern.findall(said.words)}
-    if len(found) == 1 and (least := found.pop()) > 0:
-        return Floor(least, f"Below what Bukalapak has reserved: {said.words}")
-    return Deferred(None, f"Below what Bukalapak has reserved: {said.words}")
+    message = f"Below what Bukalapak has reserved: {said.words}"
+    least = least_units(said.words)
+    return Deferred(None, message) if least is None else Floor(least, message)
 
 
 STATUS_RULES: tuple[StatusRule, ...] = (
@@ -144,11 +135,7 @@ WORD_RULES: tuple[WordRule, ...] = (
         ),
         lambda said: Misconfigured(f"Bukalapak does not accept the store: {said.words}", Scope.STORE),
     ),
-    WordRule(
-        # Of one and the same error's words: stock, and that some of it is spoken for. Not "price", not "weight".
-        _any_of(r"\A(?!.*(price|harga|weight|berat))(?=.*(stock|stok|quantity))(?=.*(reserved|booked|dipesan))"),
-        _reserved,
-    ),
+    WordRule(RESERVED, _reserved),
     WordRule(
         _any_of(
             rf"not{_}found",
