@@ -254,6 +254,6 @@ async def test_the_longest_body_is_what_the_setting_says(api: Hub) -> None:
         assert (await exchange(client.url, "POST", UPDATE, headers, large)).status == 200
     before = await traces(api)
     async with another_api(api, replace(FAST, body_bytes_max=11_000_000)) as client:
-        answer = await exchange(client.url, "POST", UPDATE, headers[:-1] + [(b"content-length", b"11000001")])
+        answer = await exchange(client.url, "POST", UPDATE, [*headers[:-1], (b"content-length", b"11000001")])
     assert (answer.status, answer.json["message"]) == (413, "The body must not be longer than 11000000 bytes")
     assert await traces(api) == before

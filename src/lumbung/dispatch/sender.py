@@ -220,7 +220,8 @@ class StoreSender:
             return 0
         if not self._window and not await self._window.fill():
             self._nothing_due(now)
-            await self._keep_tokens_alive()
+            if self._tokens is not None and self._tokens.would_die:
+                await asyncio.shield(self._start_task(self._keep_alive(self._tokens)))
             return None  # that needs no permit
         self.idle_since = None
         permits = self._engine.permits[self.lease.channel]
@@ -244,17 +245,15 @@ class StoreSender:
         elif self.idle_since is None:
             self.idle_since = now
 
-    async def _keep_tokens_alive(self) -> None:
-        """A store that sells nothing for a month must not lose its authorisation."""
-        if self._tokens is None or not self._tokens.would_die:
-            return
-        refusal = await self._fresh_tokens()
-        reason = refusal.message if isinstance(refusal, Unauthorized) else None
-        await self._record(Verdict(()), self._tokens.take_calls(), None)
-        if reason is not None:
-            self._log.error("the store is paused", reason=reason)
+    async def _keep_alive(self, tokens: TokenKeeper) -> None:
+        """A store that sells nothing for a month must not lose its authorisation. Ends whatever becomes of the sender,
+        as each refresh does."""
+        refusal = await tokens.before_call()
+        await self._record(Verdict(()), tokens.take_calls(), None)
+        if isinstance(refusal, Unauthorized):
+            self._log.error("the store is paused", reason=refusal.message)
             self._stopping = True
-            await self._engine.storage.pause(self.lease, reason)
+            await self._engine.storage.pause(self.lease, refusal.message)
 
     def _lease_lasts(self) -> bool:
         """Whether the lease outlasts a call; if not, its renewal wakes us."""
