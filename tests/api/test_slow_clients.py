@@ -102,15 +102,15 @@ async def test_large_bodies_that_are_on_their_way_take_no_more_memory_than_is_al
         headers.append((b"content-length", str(len(large)).encode()))
         return await exchange(client.url, "POST", UPDATE, headers, large)
 
-    async def is_refused(client: Client) -> bool:
-        return (await sent(client)).status == 503
-
     async with served(world, settings) as client:
-        async with connected(client, head(len(large), large) + large[:-1]):
-            await until(lambda: is_refused(client), bool)
-            refused = await sent(client)
-            assert (refused.status, refused.json["message"]) == (503, TOO_MANY)
+        async with AsyncExitStack() as held:
+
+            async def sent_beside_another() -> RawAnswer:
+                await held.enter_async_context(connected(client, head(len(large), large) + large[:-1]))
+                return await sent(client)
+
+            refused = await until(sent_beside_another, lambda answer: answer.status == 503)
+            assert refused.json["message"] == TOO_MANY
             assert refused.headers["retry-after"] == "1"
             assert (await client.update(BODY)).status == 200
-        await until(lambda: is_refused(client), lambda refused: not refused)
-        assert (await sent(client)).status == 200
+        await until(lambda: sent(client), lambda answer: answer.status == 200)

@@ -156,8 +156,8 @@ def test_a_channel_without_applications_takes_none(toko: Operator) -> None:
     words = ("app", "add", "--channel", "blib", "--name", "A", "--credentials", app_file(toko))
     said = "Blibli has no applications: its stores bring all their credentials"
     assert toko.refused(*words) == f"lumbung: {said}\n"
-    words = ("store", "add", "--channel", "blib", "--name", "A", "--credentials", toko.credentials(), "--app", "A")
-    assert toko.refused(*words) == "lumbung: Blibli has no applications: leave --app out\n"
+    added = ("store", "add", "--channel", "blib", "--name", "A", "--credentials", toko.credentials(), "--app", "A")
+    assert toko.refused(*added) == "lumbung: Blibli has no applications: leave --app out\n"
 
 
 def test_a_new_key_is_taken_up_by_every_store_of_the_application(app: Operator) -> None:

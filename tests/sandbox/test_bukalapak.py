@@ -397,6 +397,13 @@ async def test_a_shop_that_withdraws_leaves_nothing_that_works(shop: Shop, contr
     assert (await shop.trade(refresh_token="refresh-2"))[0] == 200
 
 
+async def test_a_reset_that_keeps_the_stores_gives_the_first_tokens_again(sandbox: Sandbox, shop: Shop) -> None:
+    sandbox.ledger.clock.ahead_seconds = 101
+    assert (await shop.set(5))[0] == 401
+    await sandbox.reset(keep_stores=True)
+    assert (await shop.set(5))[0] == 200
+
+
 async def test_a_store_that_was_put_without_tokens_has_to_be_authorised(sandbox: Sandbox, shop: Shop) -> None:
     fresh = {name: value for name, value in STORE.items() if not name.endswith("_token")}
     sandbox.put_store("bklp", "4017", fresh)

@@ -157,7 +157,15 @@ async def test_a_signal_ends_the_process_in_peace(tmp_path: Path, number: signal
     )
     assert process.stderr is not None
     said = (await process.stderr.readline()).decode().strip()
-    assert said.startswith("Sandbox on http://127.0.0.1:")
+    url = said.removeprefix("Sandbox on ").partition(";")[0]
+    assert url.startswith("http://127.0.0.1:")
+    addresses = [(await process.stderr.readline()).decode().split() for _ in range(4)]
+    assert addresses == [
+        ["blib", "base_url", f"{url}/blib/v2"],
+        ["bklp", "base_url", f"{url}/bklp/api"],
+        ["bklp", "accounts_url", f"{url}/bklp/accounts"],
+        ["shpe", "base_url", f"{url}/shpe"],
+    ]
     process.send_signal(number)
     printed, errors = await process.communicate()
     assert (process.returncode, printed, errors) == (0, b"", b"")

@@ -91,14 +91,13 @@ class Demonstration:
 
     async def run(self, database_url: str, stop: asyncio.Event) -> None:
         async with installation(self._settings, database_url) as hub:
-            logins = {store.code: world.marketplace_login(store) for store in world.STORES}
-            seeded = await world.seed(hub, self._sandbox_url, logins)
+            seeded = await world.seed(hub, self._sandbox_url)
         processes = asyncio.create_task(
             Supervisor().run(
                 self._children(database_url), stop=stop, stop_seconds=self._settings.stop_seconds, on_event=self._event
             )
         )
-        show = asyncio.create_task(self._show(seeded, logins, database_url))
+        show = asyncio.create_task(self._show(seeded, database_url))
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([processes, show, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -130,12 +129,12 @@ class Demonstration:
         if "exit" in event or "restart" in event:
             self._console.print(f"[yellow]{name}: {event} {detail}[/]")
 
-    async def _show(self, seeded: world.Seeded, logins: dict[str, dict[str, str]], database_url: str) -> None:
+    async def _show(self, seeded: world.Seeded, database_url: str) -> None:
         await self._until(lambda: _answers(self._sandbox_url, "/_control/status"), START_SECONDS, "the sandbox")
         await self._until(lambda: _answers(self._api_url, "/readyz"), START_SECONDS, "the API")
         for store in world.STORES:
-            listed = world.sandbox_store(store, logins[store.code])
-            await asyncio.to_thread(_put, self._sandbox_url, f"/_control/stores/blib/{store.code}", listed)
+            path = f"/_control/stores/{store.channel}/{store.code}"
+            await asyncio.to_thread(_put, self._sandbox_url, path, store.sandbox_store(world.SKUS))
         client = PartnerClient(self._api_url, world.PARTNER_ID, seeded.secret)
         for title, update, numbers in world.EXAMPLES:
             await self._show_example(client, title, update, numbers)
@@ -151,7 +150,7 @@ class Demonstration:
             _write_info(self._info, self._facts(seeded, database_url))
 
     async def _show_example(
-        self, client: PartnerClient, title: str, update: dict[str, object], numbers: dict[str, int]
+        self, client: PartnerClient, title: str, update: dict[str, object], numbers: Sequence[int]
     ) -> None:
         self._console.print(f"\n[bold]{title}[/]\nPOST /v1/partner/inventory/updatestocks")
         self._console.print_json(json.dumps(update))
@@ -160,12 +159,12 @@ class Demonstration:
         if answer.status != 200:
             raise LumbungError(f"The hub refused the update: {answer.body.decode()}")
         await self._until(lambda: self._sku1_shows(numbers), DELIVERY_SECONDS, f"the marketplaces to show {numbers}")
-        for name, number in numbers.items():
-            self._console.print(f"  [green]{name}[/] now shows [bold]{number}[/]")
+        for store, number in zip(world.STORES, numbers, strict=True):
+            self._console.print(f"  [green]{store.name}[/] now shows [bold]{number}[/]")
 
-    async def _sku1_shows(self, numbers: dict[str, int]) -> bool:
+    async def _sku1_shows(self, numbers: Sequence[int]) -> bool:
         shown = await asyncio.to_thread(_shown, self._sandbox_url)
-        return all(shown.get((s.code, s.remote_of("sku1"))) == numbers[s.name] for s in world.STORES)
+        return [shown.get((store.code, store.remote_of("sku1"))) for store in world.STORES] == list(numbers)
 
     async def _all_delivered(self) -> bool:
         return await asyncio.to_thread(_shown, self._sandbox_url) == world.expected()
@@ -215,7 +214,10 @@ class Demonstration:
             "secret": seeded.secret,
             "tenant_id": seeded.tenant_id,
             "warehouses": list(seeded.warehouses),
-            "stores": [{"id": id_, "name": name, "channel": world.CHANNEL} for name, id_ in seeded.stores.items()],
+            "stores": [
+                {"id": seeded.stores[store.name], "name": store.name, "channel": store.channel}
+                for store in world.STORES
+            ],
             "skus": list(world.SKUS),
             "database_url": database_url,
         }

@@ -1,4 +1,4 @@
-"""What the demonstration shows: a merchant with two warehouses, two stores and fifty SKUs, and what it sends."""
+"""What the demonstration shows: a merchant with two warehouses, four stores and fifty SKUs, and what it sends."""
 
 from __future__ import annotations
 
@@ -7,35 +7,42 @@ import secrets
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
+from lumbung.channels.base import Tokens
 from lumbung.cli.compose import Installation
-from lumbung.db import catalogue, stores, tenants
+from lumbung.cli.demo_marketplaces import (
+    CALLS_PER_SECOND,
+    Application,
+    BlibliStore,
+    BukalapakStore,
+    DemoStore,
+    ShopeeStore,
+    TokenPair,
+)
+from lumbung.clock import SystemClock
+from lumbung.db import applications, catalogue, stores, tenants
+from lumbung.db.lease import StoredTokens
 from lumbung.db.query import Connection
+from lumbung.dispatch.tokens import digest, seal
 from lumbung.inventory.listings import Mapped, import_listings
-from lumbung.model import StockLimit, StoreMode, UnknownSku, purpose_of_partner, purpose_of_store
+from lumbung.model import (
+    StockLimit,
+    StoreMode,
+    UnknownSku,
+    purpose_of_application,
+    purpose_of_partner,
+    purpose_of_store,
+)
 
 PARTNER_ID = "B98KL87"
 SECOND_WAREHOUSE = "surabaya"
 SKUS = tuple(f"sku{n}" for n in range(1, 51))
-CHANNEL = "blib"
-CALLS_PER_SECOND = "100"  # of the sandbox; a real store keeps to the marketplace's limit
-
-
-@dataclass(frozen=True, slots=True)
-class DemoStore:
-    """`code` is the store's code on the marketplace; `warehouses` serve it."""
-
-    name: str
-    code: str
-    warehouses: tuple[str, ...]
-
-    def remote_of(self, sku: str) -> str:
-        return f"{self.code}-{int(sku.removeprefix('sku')):05}-00001"
-
-
-STORES = (
-    DemoStore("Toko Padi", "TOP-70001", ("default",)),
-    DemoStore("Toko Padi Surabaya", "TOS-70002", ("default", SECOND_WAREHOUSE)),
+STORES: tuple[DemoStore, ...] = (
+    BlibliStore("Toko Padi", "TOP-70001", {"default": None}),
+    BlibliStore("Toko Padi Surabaya", "TOS-70002", {"default": None, SECOND_WAREHOUSE: None}),
+    BukalapakStore("Padi di Bukalapak", "70003", {"default": None}),
+    ShopeeStore("Padi di Shopee", "70004", {"default": "IDJ", SECOND_WAREHOUSE: "IDS"}),
 )
 
 SEED_EXAMPLE: dict[str, object] = {
@@ -52,7 +59,7 @@ SECOND_WAREHOUSE_EXAMPLE: dict[str, object] = {
     "warehouse": SECOND_WAREHOUSE,
     "available_stock": 40,
     "buffer_stock": 5,
-    "channel_stock": [{"code": "blib", "qty": 12}],
+    "channel_stock": [{"code": "blib", "qty": 12}, {"code": "shpe", "qty": 7}],
 }
 SYNC_EXAMPLE: dict[str, object] = {
     "sku": "sku1",
@@ -63,10 +70,12 @@ SYNC_EXAMPLE: dict[str, object] = {
     "channel_stock": [],
 }
 EXAMPLES = (
-    ("The seed's example", SEED_EXAMPLE, {"Toko Padi": 20, "Toko Padi Surabaya": 20}),
-    ("The second warehouse adds 12", SECOND_WAREHOUSE_EXAMPLE, {"Toko Padi": 20, "Toko Padi Surabaya": 32}),
-    ("In sync: 100 - 10 is sellable", SYNC_EXAMPLE, {"Toko Padi": 90, "Toko Padi Surabaya": 102}),
-)
+    ("The seed's example", SEED_EXAMPLE, (20, 20, 30, 0)),
+    ("The second warehouse adds 12 on Blibli, and 7 at its own location on Shopee", SECOND_WAREHOUSE_EXAMPLE,
+     (20, 32, 30, 7)),
+    ("In sync: 100 - 10 is sellable", SYNC_EXAMPLE, (90, 102, 90, 97)),
+)  # fmt: skip
+"""Each with what sku1 then shows in each of STORES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +105,15 @@ def other_updates() -> Iterator[tuple[dict[str, object], int]]:
 
 def expected() -> dict[tuple[str, str], int]:
     """What each listing is to show in the end, by (store code, remote variant); worked out here, not by the hub."""
-    numbers = {(store.code, store.remote_of("sku1")): EXAMPLES[-1][2][store.name] for store in STORES}
+    numbers = {
+        (store.code, store.remote_of("sku1")): number for store, number in zip(STORES, EXAMPLES[-1][2], strict=True)
+    }
     for update, quantity in other_updates():
         numbers.update({(store.code, store.remote_of(str(update["sku"]))): quantity for store in STORES})
     return numbers
 
 
-def marketplace_login(store: DemoStore) -> dict[str, str]:
-    """Login of a store at the sandbox marketplace. The keys are of this run only."""
-    return {
-        "api_client_id": f"lumbung-{store.code}",
-        "api_client_key": secrets.token_urlsafe(16),
-        "api_seller_key": secrets.token_urlsafe(16),
-        "signature_key": secrets.token_urlsafe(16),
-        "username": "merchant@example.test",
-    }
-
-
-def sandbox_store(store: DemoStore, login: dict[str, str]) -> dict[str, object]:
-    """The store as the sandbox is told of it."""
-    listings = [{"remote_variant": store.remote_of(sku), "sku": sku, "quantity": 0} for sku in SKUS]
-    return {**login, "listings": listings}
-
-
-async def seed(hub: Installation, sandbox_url: str, logins: dict[str, dict[str, str]]) -> Seeded:
+async def seed(hub: Installation, sandbox_url: str) -> Seeded:
     """Make the merchant: tenant, partner, warehouses, stores, variants and listings."""
     secret = b64encode(secrets.token_bytes(32)).decode()
     async with hub.pool.transaction() as connection:
@@ -137,15 +131,9 @@ async def seed(hub: Installation, sandbox_url: str, logins: dict[str, dict[str, 
         await catalogue.put_variants(connection, tenant_id, [(sku, f"Demonstration {sku}") for sku in SKUS])
         seeded = Seeded(tenant_id, secret, warehouses, {})
         for store in STORES:
-            credentials = {
-                **logins[store.code],
-                "store_code": store.code,
-                "base_url": f"{sandbox_url}/blib/v2",
-                "calls_per_second": CALLS_PER_SECOND,
-            }
-            seeded.stores[store.name] = await _add_store(connection, hub, seeded, store, credentials)
+            seeded.stores[store.name] = await _add_store(connection, hub, seeded, store, sandbox_url)
         mapped = [
-            Mapped(sku, seeded.stores[store.name], CHANNEL, json.dumps({"blibli_sku": store.remote_of(sku)}))
+            Mapped(sku, seeded.stores[store.name], store.channel, store.remote_variant(sku))
             for store in STORES
             for sku in SKUS
         ]
@@ -160,20 +148,57 @@ async def seed(hub: Installation, sandbox_url: str, logins: dict[str, dict[str, 
 
 
 async def _add_store(
-    connection: Connection, hub: Installation, seeded: Seeded, store: DemoStore, credentials: dict[str, str]
+    connection: Connection, hub: Installation, seeded: Seeded, store: DemoStore, sandbox_url: str
 ) -> int:
     store_id = await stores.add_store(
-        connection, tenant_id=seeded.tenant_id, channel=CHANNEL, name=store.name, mode=StoreMode.LIVE
+        connection,
+        tenant_id=seeded.tenant_id,
+        channel=store.channel,
+        name=store.name,
+        mode=StoreMode.LIVE,
+        account=store.code,
+        channel_app_id=await _add_application(connection, hub, seeded.tenant_id, store.application(sandbox_url)),
     )
     assert store_id is not None
-    blob = hub.keyring.encrypt(json.dumps(credentials).encode(), purpose_of_store(store_id))
+    blob = hub.keyring.encrypt(json.dumps(store.credentials(sandbox_url)).encode(), purpose_of_store(store_id))
     await stores.set_credentials(connection, tenant_id=seeded.tenant_id, store_id=store_id, credentials=blob)
-    for name in store.warehouses:
+    await _put_tokens(connection, hub, seeded.tenant_id, store_id, store.tokens())
+    for name, location in store.warehouses.items():
         await stores.link(
             connection,
             tenant_id=seeded.tenant_id,
             store_id=store_id,
             warehouse_id=seeded.warehouses[name],
-            location=None,
+            location=location,
         )
     return store_id
+
+
+async def _add_application(
+    connection: Connection, hub: Installation, tenant_id: int, application: Application | None
+) -> int | None:
+    if application is None:
+        return None
+    application_id = await applications.add(
+        connection, tenant_id=tenant_id, channel=application.channel, name=application.name
+    )
+    assert application_id is not None
+    blob = hub.keyring.encrypt(json.dumps(application.credentials).encode(), purpose_of_application(application_id))
+    await applications.set_credentials(connection, application_id=application_id, credentials=blob)
+    await applications.set_limit(
+        connection, application_id=application_id, calls_per_second=float(CALLS_PER_SECOND), burst=100
+    )
+    return application_id
+
+
+async def _put_tokens(
+    connection: Connection, hub: Installation, tenant_id: int, store_id: int, pair: TokenPair | None
+) -> None:
+    if pair is None:
+        return
+    now = SystemClock().now()
+    lasts = None if pair.refresh_seconds is None else now + timedelta(seconds=pair.refresh_seconds)
+    tokens = Tokens(pair.access, pair.refresh, now, now + timedelta(seconds=pair.access_seconds), lasts)
+    blob = seal(hub.keyring, store_id, tokens)
+    new = StoredTokens(blob, digest(tokens), tokens.access_expires_at, lasts)
+    await stores.put_tokens(connection, tenant_id=tenant_id, store_id=store_id, new=new)

@@ -28,7 +28,9 @@ def sandbox(
     async def until(stop: asyncio.Event) -> None:
         async with Sandbox.start(host=host, port=port, write_log=write_log) as running:
             if not supervised:
-                output.note(f"Sandbox on {running.url} (Blibli below {running.url}/blib/v2); Ctrl+C ends it")
+                output.note(f"Sandbox on {running.url}; Ctrl+C ends it")
+                for channel, name, url in running.addresses():
+                    output.note(f"  {channel}  {name} {url}")
             await stop.wait()
 
     try:

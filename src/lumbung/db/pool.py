@@ -227,6 +227,8 @@ async def _roll_back(transaction: asyncpg.transaction.Transaction) -> None:
 async def _commit(transaction: asyncpg.transaction.Transaction) -> None:
     try:
         await transaction.commit()
+    except asyncpg.InsufficientResourcesError:
+        raise  # a full disk, say: the server has answered that it did not commit
     except _AWAY as error:
         raise CommitUnknown(
             "The connection was lost during the commit: the change may have taken effect and may be sent again",

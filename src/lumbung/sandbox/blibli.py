@@ -108,6 +108,10 @@ class Blibli:
     channel = CHANNEL
     headers_shown = ("content-type", "user-agent", "signature-time")
 
+    @property
+    def mounts(self) -> Mapping[str, str]:
+        return {"base_url": f"/{CHANNEL}/v2"}
+
     def routes(self, handler: Handler) -> list[web.RouteDef]:
         return [web.route("*", f"/{CHANNEL}/{{rest:.*}}", handler)]
 

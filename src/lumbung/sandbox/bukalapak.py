@@ -10,7 +10,7 @@ Source: fact sheet, section 5 [C], and RFC 6749; what is made up here is marked 
 the rate limit, how long tokens live, and most fields of a product. A store's listings are named `product/sku`.
 
 Units that are reserved for orders have left `stock` already; what is reserved for a promotion is the least that a
-write may set [I]. A reset that keeps the stores keeps their tokens.
+write may set [I].
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ class Account(msgspec.Struct):
     spent: set[str] = set()
     inactive: set[str] = set()
 
+    def begin(self, now: float) -> None:
+        """As it was set up: with its first tokens, issued now."""
+        given = self.settings
+        self.access = Lasting(given.access_token, now + given.access_seconds) if given.access_token else None
+        self.refresh = Lasting(given.refresh_token, now + given.refresh_seconds) if given.refresh_token else None
+        self.codes, self.spent, self.inactive = {}, set(), set()
+
     def give(self, pair: tuple[Lasting, Lasting]) -> None:
         """The old access token is dead at once [I]."""
         if self.access is not None:
@@ -112,18 +119,22 @@ class Bukalapak:
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
 
+    @property
+    def mounts(self) -> Mapping[str, str]:
+        return {"base_url": API, "accounts_url": ACCOUNTS}
+
     def routes(self, handler: Handler) -> list[web.RouteDef]:
         return [web.route("*", f"/{CHANNEL}/{{rest:.*}}", handler)]
 
     def store(self, name: str, settings: Mapping[str, object]) -> Store:
         read = read_shape(settings, Settings)
-        now = self._ledger.clock.now()
-        account = Account(
-            read,
-            Lasting(read.access_token, now + read.access_seconds) if read.access_token else None,
-            Lasting(read.refresh_token, now + read.refresh_seconds) if read.refresh_token else None,
-        )
-        return Store(CHANNEL, name, account, listings_by_id(read.listings))
+        account = Account(read, None, None)
+        account.begin(self._ledger.clock.now())
+
+        def start_again() -> None:
+            account.begin(self._ledger.clock.now())
+
+        return Store(CHANNEL, name, account, listings_by_id(read.listings), start_again=start_again)
 
     def target(self, call: Call) -> Target:
         store = self._store_of(call)

@@ -25,6 +25,11 @@ class Marketplace(Protocol):
         """The headers without secrets that are worth keeping with a call, in lower case."""
         ...
 
+    @property
+    def mounts(self) -> Mapping[str, str]:
+        """The paths that take the place of the marketplace's own addresses, by what credentials files call them."""
+        ...
+
     def routes(self, handler: Handler) -> list[web.RouteDef]:
         """Where `handler` is to be mounted: everything below the channel's prefix."""
         ...

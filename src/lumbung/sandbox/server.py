@@ -73,6 +73,14 @@ class Sandbox:
             await runner.cleanup()
             sandbox.ledger.close()
 
+    def addresses(self) -> list[tuple[str, str, str]]:
+        """(channel, what credentials files call it, URL) of each address that a marketplace has here."""
+        return [
+            (channel, name, f"{self.url}{path}")
+            for channel, marketplace in self._marketplaces.items()
+            for name, path in marketplace.mounts.items()
+        ]
+
     def put_store(self, channel: str, store: str, settings: dict[str, object]) -> None:
         """As `PUT /_control/stores/{channel}/{store}` does; raises RefusedError or UnknownError."""
         if channel not in self._marketplaces:

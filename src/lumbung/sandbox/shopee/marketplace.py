@@ -61,6 +61,10 @@ class Shopee:
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
 
+    @property
+    def mounts(self) -> Mapping[str, str]:
+        return {"base_url": MOUNT}
+
     def routes(self, handler: Handler) -> list[web.RouteDef]:
         return [web.route("*", f"{MOUNT}/{{rest:.*}}", handler)]
 
