@@ -161,9 +161,9 @@ async def test_a_signal_ends_the_process_in_peace(tmp_path: Path, number: signal
     assert url.startswith("http://127.0.0.1:")
     addresses = [(await process.stderr.readline()).decode().split() for _ in range(4)]
     assert addresses == [
-        ["blib", "base_url", f"{url}/blib/v2"],
         ["bklp", "base_url", f"{url}/bklp/api"],
         ["bklp", "accounts_url", f"{url}/bklp/accounts"],
+        ["blib", "base_url", f"{url}/blib/v2"],
         ["shpe", "base_url", f"{url}/shpe"],
     ]
     process.send_signal(number)
