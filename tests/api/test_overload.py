@@ -16,6 +16,7 @@ import pytest
 from lumbung.api.server import make_server
 from lumbung.cli.compose import build_api
 from lumbung.cli.roles import free_port
+from lumbung.clock import Clock
 from lumbung.keyring import Keyring
 from lumbung.settings import Settings
 from tests.flow.hub import Client, until
@@ -27,12 +28,12 @@ SMALL = "/docs/openapi.json"
 
 
 @asynccontextmanager
-async def served(world: World, settings: Settings) -> AsyncIterator[Client]:
+async def served(world: World, settings: Settings, clock: Clock | None = None) -> AsyncIterator[Client]:
     """The API on the server that `lumbung serve` runs it on."""
     keyring = world.keyring
     assert isinstance(keyring, Keyring)
     settings = replace(settings, port=free_port(settings.host))
-    app, _ = build_api(settings, world.pool, keyring)
+    app, _ = build_api(settings, world.pool, keyring, clock=clock)
     server = make_server(app, settings)
     running = asyncio.create_task(server.serve())
     url = f"http://{settings.host}:{settings.port}"

@@ -339,7 +339,7 @@ def test_the_quotas_day_ends_at_16_utc(now: datetime, seconds: float) -> None:
                 Scope.STORE,
             ),
         ),
-        (404, b"", Misconfigured("There is no such address, is base_url right? HTTP 404", Scope.STORE)),
+        (404, b"", Unavailable("There is no such address, is base_url right? HTTP 404")),
         (413, b"", Rejected("Shopee finds the request too large: HTTP 413")),
         (415, b"", Rejected("Shopee does not take this content type: HTTP 415")),
     ],

@@ -22,7 +22,9 @@ from lumbung.channels.base import Channel
 from lumbung.channels.http import HttpClient
 from lumbung.channels.registry import CHANNELS
 from lumbung.cli import key_file
+from lumbung.cli.doctor import check_clock
 from lumbung.clock import Clock, SystemClock
+from lumbung.db import doctor as asked
 from lumbung.db import history, lease, migrate, partitions, stats, stock, tenants
 from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.pool import Pool
@@ -108,13 +110,24 @@ async def drop_old(pool: Pool, settings: Settings) -> None:
         log.info("old updates removed", records=removed)
 
 
-async def maintain(pool: Pool, settings: Settings) -> None:
+async def warn_of_clocks(pool: Pool, clock: Clock) -> None:
+    """What two processes compare goes by the database's clock; as_of and signed timestamps by this machine's."""
+    async with pool.connection() as connection:
+        before = clock.now()
+        server = await asked.server(connection)
+        finding = check_clock(before, server.now, clock.now())
+    if not finding.ok:
+        log.warning("the clocks of this machine and of the database differ", found=finding.message, do=finding.advice)
+
+
+async def maintain(pool: Pool, settings: Settings, *, clock: Clock | None = None) -> None:
     """What every role does at start and hourly, also when the database comes later than the process. Never ends."""
     failed = ""
     while True:
         try:
             await bring_up(pool, settings)
             await key_file.ensure(pool, settings)
+            await warn_of_clocks(pool, clock or SystemClock())
             await drop_old(pool, settings)
             async with pool.connection() as connection:
                 await stock.forget_idempotency_keys(connection, seconds=settings.idempotency_key_seconds)
@@ -153,9 +166,11 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-def build_api(settings: Settings, pool: Pool, keyring: Keyring) -> tuple[Callable[..., Awaitable[None]], ApiContext]:
+def build_api(
+    settings: Settings, pool: Pool, keyring: Keyring, *, clock: Clock | None = None
+) -> tuple[Callable[..., Awaitable[None]], ApiContext]:
     """The API as an ASGI application, and what its routes work with."""
-    clock, metrics = SystemClock(), ApiMetrics()
+    clock, metrics = clock or SystemClock(), ApiMetrics()
     waker = Waker(pool, interval_seconds=settings.wake_interval_ms / 1000)
     commits = GroupCommit(pool, rules(settings), settings, waker=waker, metrics=metrics, clock=clock)
     partners = Partners(pool, keyring, settings, clock)

@@ -227,8 +227,14 @@ RULES: tuple[Rule, ...] = (
     Rule(_too_fast, pattern=_any_of(r"too many requests", r"rate limit")),
     Rule(_quota, _codes("error_limit")),
     # Before the codes that are mostly doubt: these words are plain under any code.
+    Rule(_floor, _codes("error.param")),  # with a dot it is never anything else [D]
     Rule(
-        _floor, pattern=_any_of(rf"(than|exceed|less|least|more).*{_RESERVED}", rf"{_RESERVED}.*(than|exceed|number)")
+        _floor,
+        pattern=_any_of(
+            rf"(than|exceed|less|least|more).*{_RESERVED}",
+            rf"{_RESERVED}.*(than|exceed|number)",
+            r"stock.*\b(less|lower|smaller|fewer) than\b.*\breserved\b",
+        ),
     ),
     Rule(_fulfilled_by_shopee, pattern=_any_of(r"full FBS", r"must be equal to 0")),
     Rule(
@@ -310,10 +316,9 @@ STATUS_RULES: tuple[StatusRule, ...] = (
             Scope.STORE,
         ),
     ),
-    # The path is the same for every listing, so it is not the listing.
-    StatusRule(
-        404, 404, lambda said: Misconfigured(f"There is no such address, is base_url right? {said.words}", Scope.STORE)
-    ),
+    # The path is the same for every listing, so it is not the listing; and what stands before Shopee may lose its way
+    # for a while, which must not stop every store until a person comes.
+    StatusRule(404, 404, lambda said: Unavailable(f"There is no such address, is base_url right? {said.words}")),
     StatusRule(413, 413, lambda said: Rejected(f"Shopee finds the request too large: {said.words}")),
     StatusRule(415, 415, lambda said: Rejected(f"Shopee does not take this content type: {said.words}")),
 )
