@@ -111,7 +111,7 @@ def documented_errors() -> list[tuple[str, str, tuple[type[Outcome], ...]]]:
     for codes, meaning, classes in (cells for cells in rows(section("1.4")) if len(cells) == 3):
         kinds = tuple(kind for name, of in CLASSES.items() if re.search(rf"\b{name}\b", classes) for kind in of)
         if kinds:
-            # Messages stand in quotes, behind their code or in the column of meanings; else the meaning is all there is.
+            # Messages stand in quotes, behind their code or among the meanings; else the meaning is all there is.
             said = re.findall(r'"([^"]+)"', meaning) or [meaning]
             for code, message in re.findall(r'`([a-z_.]+)`(?: \(?"([^"]+)")?', codes):
                 found += [(code, words, kinds) for words in ([message] if message else said)]

@@ -210,3 +210,42 @@ def test_repr_shows_ids_and_no_key(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path = key_file(tmp_path, LINE_A, 0o000)
     assert refusal(path) == f"The key file {path} cannot be used: Permission denied"
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_what_an_editor_makes_of_the_file_is_read(tmp_path: Path, before: bytes, end: bytes) -> None:
+    path = key_file(tmp_path, LINE_A)
+    blob = Keyring.load(path, create=False).encrypt(b"secret", PURPOSE)
+    path.write_bytes(before + LINE_A.encode().strip() + end)
+    assert Keyring.load(path, create=False).decrypt(blob, PURPOSE) == b"secret"
+    assert Keyring.add_key(path).decrypt(blob, PURPOSE) == b"secret"
+    assert b"\xef\xbb\xbf" not in path.read_bytes()
+
+
+def test_a_file_that_is_expected_is_read_when_a_key_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    keyring = Keyring.expected(path)
+    assert keyring.is_missing()
+    with pytest.raises(ConfigurationError, match="keys cannot be used: No such file or directory"):
+        keyring.encrypt(b"secret", PURPOSE)
+    with pytest.raises(ConfigurationError, match="keys cannot be used: No such file or directory"):
+        keyring.decrypt(b"\x01" + b"x" * 40, PURPOSE)
+    assert list(tmp_path.iterdir()) == []
+    blob = Keyring.load(path, create=True).encrypt(b"secret", PURPOSE)
+    assert not keyring.is_missing()
+    assert keyring.decrypt(blob, PURPOSE) == b"secret"
+    assert keyring.decrypt(keyring.encrypt(b"more", PURPOSE), PURPOSE) == b"more"
+
+
+def test_a_corrupt_file_is_refused_also_when_it_is_merely_expected(tmp_path: Path) -> None:
+    path = key_file(tmp_path, "# nothing\n")
+    with pytest.raises(ConfigurationError, match="has no key in it: put it back from its copy"):
+        Keyring.expected(path)
+
+
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("mine")
+    with pytest.raises(ConfigurationError) as refused:
+        Keyring.load(tmp_path / "data" / "keys", create=True)
+    assert str(refused.value) == f"The directory {tmp_path}/data cannot be used: it is a file"

@@ -43,7 +43,7 @@ class Keyring:
     """The keys of one key file. `repr` and errors show no key."""
 
     def __init__(self, path: Path, keys: Mapping[bytes, AESGCM]):
-        self._path = path
+        self.path = path
         self._keys = keys  # by id, in the order of the file
 
     @classmethod
@@ -91,12 +91,12 @@ class Keyring:
 
     def is_missing(self) -> bool:
         """Whether no key was ever read, and there is no file to read one from."""
-        return not self._keys and not self._path.exists()
+        return not self._keys and not self.path.exists()
 
     def encrypt(self, plaintext: bytes, purpose: str) -> bytes:
         """The blob to store. `purpose` names the one place it is for, and is needed to read it."""
         if not self._keys:
-            self._keys = _read(self._path)
+            self._keys = _read(self.path)
         key_id, key = next(iter(self._keys.items()))
         header = VERSION + key_id
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -118,15 +118,15 @@ class Keyring:
             raise ConfigurationError(f"The secret of {purpose} was changed, or belongs to something else") from None
 
     def __repr__(self) -> str:
-        return f"Keyring({str(self._path)!r}, keys={[key_id.hex() for key_id in self._keys]})"
+        return f"Keyring({str(self.path)!r}, keys={[key_id.hex() for key_id in self._keys]})"
 
     def _key(self, key_id: bytes, purpose: str) -> AESGCM:
         if key_id not in self._keys:
-            self._keys = _read(self._path)  # a key may have been added since
+            self._keys = _read(self.path)  # a key may have been added since
         key = self._keys.get(key_id)
         if key is None:
             raise ConfigurationError(
-                f"The secret of {purpose} is encrypted with key {key_id.hex()}, which {self._path} does not have"
+                f"The secret of {purpose} is encrypted with key {key_id.hex()}, which {self.path} does not have"
             )
         return key
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumbung.channels.base import Push
-from lumbung.channels.locations import spread
+from lumbung.channels.locations import is_unplaced, spread
 
 LOCATIONS = st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 1000), min_size=1, max_size=5)
 
@@ -27,6 +27,12 @@ def test_a_raised_quantity_is_shown_in_full_and_takes_from_no_location(locations
     assert sum(given.values()) == sum(locations.values()) + more
     assert all(given[name] >= units for name, units in locations.items())
     assert sum(given[name] != units for name, units in locations.items()) <= 1
+
+
+def test_units_of_a_warehouse_without_a_location_beside_others_are_seen() -> None:
+    assert is_unplaced(Push(1, "{}", 9, {"IDA": 1, "": 8}))
+    assert not is_unplaced(Push(1, "{}", 9, {"IDA": 9}))
+    assert not is_unplaced(Push(1, "{}", 9))
 
 
 def test_what_is_more_goes_to_the_location_with_the_most() -> None:

@@ -37,7 +37,10 @@ def without_envelope(status: int, body: bytes, retry_after_seconds: float | None
 
 
 GONE = "Shopee does not know the item or variation, or has closed it: "
-LOCATIONS = "The listing's locations are not as Shopee keeps them: "
+LOCATIONS = (
+    "The listing's locations are not as Shopee keeps them (`lumbung store link` names them, `lumbung store"
+    " forget-location` is for one that is gone): "
+)
 STORE = "Shopee does not accept the store: "
 FIT = "The listing is not as Shopee keeps the item: "
 RESERVED = "More is reserved than was sent: "

@@ -178,6 +178,21 @@ def test_a_new_key_is_taken_up_by_every_store_of_the_application(app: Operator) 
     assert app.audit()[-1] == ("app.credentials", "app:1", {})
 
 
+def test_a_key_of_another_app_is_refused(app: Operator) -> None:
+    said = app.refused("app", "credentials", "1", "--credentials", app_file(app, partner_id="7"))
+    assert said == (
+        "lumbung: Application 'Main app' has partner_id 1000001, this file has 7: what merchants agreed to is good for"
+        " one app; add the other with `lumbung app add`\n"
+    )
+    assert sealed(app) == APP
+
+
+@pytest.mark.parametrize("words", [ADD[:-2], ("store", "add", "--channel", "shpe", "--name")])
+def test_a_name_of_digits_would_be_taken_for_an_id(app: Operator, words: tuple[str, ...]) -> None:
+    said = app.refused(*words, "12", "--credentials", app_file(app))
+    assert said == "lumbung: --name must not be digits only: it would be taken for an id\n"
+
+
 def test_its_limit_is_changed(app: Operator) -> None:
     said = app.done("app", "limit", "1", "--calls-per-second", "2.5", "--burst", "4")
 

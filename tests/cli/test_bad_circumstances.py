@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,15 +12,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
+from lumbung.cli.compose import maintain
 from lumbung.cli.roles import check_port, resolved
 from lumbung.client import PartnerClient
+from lumbung.db.pool import Pool
 from lumbung.errors import ConfigurationError
 from lumbung.keyring import Keyring
+from lumbung.settings import Settings
 from tests.cli.conftest import Operator
 from tests.cli.test_processes import Lumbung, free_port, get, left_behind
+from tests.conftest import SERVER_URL, in_database
+from tests.flow.hub import until
 
 ROOM_BYTES = 400 * 1024 * 1024
 
@@ -162,6 +171,43 @@ def test_a_hub_that_waits_for_its_key_file_goes_on_by_itself_when_it_is_put_back
     finally:
         hub.terminate()
         hub.until_ended()
+
+
+# Databases
+
+
+def test_a_schema_that_is_newer_is_warned_of(operator: Operator) -> None:
+    operator.done("tenant", "add", "Toko")
+    operator.execute("INSERT INTO migration (number, name, digest) VALUES (1000, 'later', 'x')")
+    listed = operator("tenant", "list")
+    assert listed.exit == 0
+    assert listed.err.count("the schema is newer than this Lumbung") == 1
+
+
+async def test_a_database_that_comes_by_and_by_is_told_of_once_at_each_step() -> None:
+    name = f"lumbung_later_{uuid4().hex}"
+    server = await asyncpg.connect(os.environ[SERVER_URL])
+    settings = Settings(poll_seconds=0.01)
+    with capture_logs() as logs:
+
+        async def told(words: str) -> bool:
+            return any(words in f"{line['event']} {line.get('error')}" for line in logs)
+
+        async with Pool(in_database(os.environ[SERVER_URL], name), settings) as pool:
+            maintaining = asyncio.create_task(maintain(pool, settings))
+            try:
+                await until(lambda: told("does not exist"), bool)
+                await server.execute(f'CREATE DATABASE "{name}" ALLOW_CONNECTIONS false')
+                await until(lambda: told("not currently accepting connections"), bool)
+                await server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+                await until(lambda: told("ready None"), bool)
+            finally:
+                maintaining.cancel()
+                await asyncio.gather(maintaining, return_exceptions=True)
+    await server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await server.close()
+    events = [line["event"] for line in logs if line["event"] != "migration applied"]
+    assert events == ["not ready, trying again", "not ready, trying again", "ready"]
 
 
 # Full disks

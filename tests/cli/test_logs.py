@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -108,3 +109,13 @@ def test_what_stands_under_the_name_of_a_secret_is_not_logged(stderr: io.StringI
     structlog.get_logger().warning("credentials", credentials=CREDENTIALS, tokens=["a-token"], store=1)
     assert "[redacted]" in stderr.getvalue()
     assert [value for value in (*CREDENTIALS.values(), "a-token") if value in stderr.getvalue()] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_line_that_finds_no_room_is_lost_and_nothing_else() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        stream = logs.Unfailing(io.TextIOWrapper(full, write_through=True))
+        assert stream.write("a line\n") == 7
+        stream.flush()
+    assert stream.write("after its end\n") == 14
+    assert logs.Unfailing(None).write("to nobody\n") == 10

@@ -23,6 +23,7 @@ def variants(operator: Operator) -> list[tuple[str, str]]:
     return [(row["sku"], row["name"]) for row in operator.rows("SELECT sku, name FROM variant ORDER BY sku")]
 
 
+CUT = "after line 2: cut off, or not the UTF-16 that it begins as: save it anew"
 TEXT = "sku;name\r\nA;Apel\r\nB;Kopi Réal\r\n"
 
 
@@ -67,7 +68,7 @@ def test_what_spreadsheets_write_is_taken(toko: Operator, content: bytes) -> Non
         (b"sku,name\nA ,x\n", "line 2: sku must not begin or end with a space"),
         ("sku,name\n\u00a0A,x\n".encode(), "line 2: sku must not begin or end with a space"),
         (TEXT.encode("cp1252"), "line 3: not UTF-8. Save the file as UTF-8"),
-        (codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le")[:-1], "after line 2: cut off, or not the UTF-16 that it begins as: save it anew"),
+        (codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le")[:-1], CUT),
         (b"\0\0\0\0", "line 1: the first line must name the columns sku,name"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "line 1: the first line must name the columns sku,name"),
         (b"sku;name\n" + b'A;"x\n' * 3, "line 2: a quote that begins here is not closed"),

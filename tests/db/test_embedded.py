@@ -18,7 +18,7 @@ import asyncpg
 import psutil
 import pytest
 
-from lumbung.db.embedded import SOCKET_PATH_BYTES_MAX, EmbeddedPostgres, bin_dir
+from lumbung.db.embedded import SOCKET_PATH_BYTES_MAX, EmbeddedPostgres, bin_dir, fatal_line
 from lumbung.errors import ConfigurationError
 
 ANOTHER_USER = """
@@ -361,3 +361,12 @@ def test_tools_are_found_by_version_and_an_unknown_version_is_refused() -> None:
     with pytest.raises(ConfigurationError) as caught:
         bin_dir(9)
     assert str(caught.value) == "There is no embedded PostgreSQL 9; there is 16, 18"
+
+
+def test_what_ended_the_server_is_said_whatever_it_logs_after_it() -> None:
+    told = ["LOG:  starting", "LOG:  redo starts", "FATAL:  could not write: No space left on device"]
+    assert fatal_line("\n".join([*told, "LOG:  startup process exited", "LOG:  database system is shut down"])) == (
+        "LOG:  redo starts | FATAL:  could not write: No space left on device"
+    )
+    assert fatal_line("FATAL:  the only line") == "FATAL:  the only line"
+    assert fatal_line("\n".join([*told, *["LOG:  all is well"] * 10])) == ""

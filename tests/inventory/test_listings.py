@@ -435,6 +435,43 @@ async def test_where_no_warehouse_has_a_location_any_more_none_is_named(world: W
     assert await at_locations(world) == (20, {})
 
 
+async def test_a_remapped_listing_inherits_where_its_place_was_shown(world: World) -> None:
+    await located(world)
+    await world.variants("sku2")
+    await world.accepted(stock_update("sku2", blib=2))
+    await world.listings([("sku2", "Toko Padi", PADI)])
+    assert await at_locations(world) == (2, {"J": 2, "S": 0})
+    await world.listings([("sku1", "Toko Padi", PADI)])
+    assert await at_locations(world) == (23, {"J": 20, "S": 3})
+
+
+async def test_a_listing_that_is_removed_and_imported_again_knows_where_its_place_was_shown(world: World) -> None:
+    east = await located(world)
+    await remove_all(world)
+    await unlink(world, east)
+    await world.listings([("sku1", "Toko Padi", PADI)])
+    assert await at_locations(world) == (20, {"J": 20, "S": 0})
+
+
+async def test_an_update_before_the_listings_are_recomputed_moves_all_to_their_locations(world: World) -> None:
+    """Or the units of one warehouse would be shown at the location of the other."""
+    east = await two_warehouses(world, default=6, east=5)
+    store = world.stores["Toko Padi"]
+    async with world.pool.transaction() as connection:
+        for warehouse, place in ((0, "J"), (east, "S")):
+            await stores_db.link(
+                connection, tenant_id=world.tenant_id, store_id=store.id, warehouse_id=warehouse, location=place
+            )
+    await world.accepted(stock_update(blib=7))
+    assert await at_locations(world) == (12, {"J": 7, "S": 5})
+
+
+async def test_units_without_a_location_beside_others_are_named_apart(world: World) -> None:
+    east = await two_warehouses(world, default=6, east=5)
+    await link(world, east, "S")
+    assert await at_locations(world) == (11, {"": 6, "S": 5})
+
+
 async def test_a_forgotten_location_is_told_nothing_any_more(world: World) -> None:
     east = await located(world)
     await unlink(world, east)

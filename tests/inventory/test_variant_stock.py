@@ -97,6 +97,7 @@ class Model:
             return
         for listing in self.listings:
             self._forget_unlinked(listing, version)
+            self._move(listing, version)
         served = [listing for listing, store in self.listings.items() if warehouse in self.links[store]]
         self.log[warehouse].append(Said(update, {STORES[self.listings[listing]] for listing in served}))
         for listing in served:
@@ -133,6 +134,13 @@ class Model:
             self._end(listing, warehouse, UNLINKED)
             del self.showing[listing, warehouse]
             self.due[listing] = version if any(place == listing for place, _ in self.showing) else None
+
+    def _move(self, listing: int, version: int) -> None:
+        links = self.links[self.listings[listing]]
+        for (place, warehouse), (adds, location) in list(self.showing.items()):
+            if place == listing and location != links[warehouse]:
+                self.showing[listing, warehouse] = (adds, links[warehouse])
+                self.due[listing] = version
 
     def _end(self, listing: int, warehouse: int, message: str, up_to: int = 1 << 60) -> None:
         for item in self.items:

@@ -149,10 +149,10 @@ def _text(fields: Mapping[str, Any], name: str, problems: _Problems) -> str | No
         problems.add(name, f"must be a string, not {_kind(value)}")
     elif not 1 <= len(value) <= TEXT_CHARS_MAX:
         problems.add(name, f"must have 1 to {TEXT_CHARS_MAX} characters")
-    elif _SURROGATE.search(value):
-        problems.add(name, "must be text in UTF-8, without half of a surrogate pair")
     elif _CONTROL.search(value):
-        problems.add(name, "must not hold control characters")
+        halved = _SURROGATE.search(value)
+        broken = "must be text in UTF-8, without half of a surrogate pair"
+        problems.add(name, broken if halved else "must not hold control characters")
     else:
         return value
     return None

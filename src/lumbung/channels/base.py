@@ -139,9 +139,9 @@ class Push:
     """One listing to show `quantity` units (>= 0).
 
     `remote_variant`: the JSON text of the listing's ids. `locations`: units per location for channels
-    that know locations (`Manifest.location_aware`), empty for all others and where no warehouse has one; locations.py
-    makes the two agree. `expected`: what the marketplace is believed to show now, for channels that compare and set;
-    None when that is not known.
+    that know locations (`Manifest.location_aware`), empty for all others and where no warehouse has one; "" stands for
+    warehouses that have none beside others that have one (refuse it). locations.py makes the two agree. `expected`:
+    what the marketplace is believed to show now, for channels that compare and set; None when that is not known.
     """
 
     listing_id: int
@@ -235,13 +235,15 @@ class Refreshed:
 @dataclass(frozen=True, slots=True)
 class CredentialField:
     """One entry of a credentials file. `secret` ones are never shown or logged. `application`: it stands in the file of
-    the application (app key) that many stores share, and not in a store's own."""
+    the application (app key) that many stores share, and not in a store's own; `identifies`: it says which one that is,
+    so that what merchants have agreed to is good for no other."""
 
     name: str
     help: str
     secret: bool = False
     required: bool = True
     application: bool = False
+    identifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lumbung.channels.base import Push
+from lumbung.channels.base import Misconfigured, Push
+
+UNPLACED = Misconfigured(
+    "Some warehouses that serve the store have a location and others have none: give each one with `lumbung store link`"
+)
+
+
+def is_unplaced(push: Push) -> bool:
+    """Whether some of its units stand at no location, beside others that do: it must not be sent."""
+    return "" in push.locations
 
 
 def spread(push: Push) -> Mapping[str, int]:

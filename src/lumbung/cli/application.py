@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,8 @@ from lumbung.db import applications, stores, tenants, wake
 from lumbung.db.applications import ApplicationRow
 from lumbung.db.query import Connection
 from lumbung.db.stores import StoreRow
-from lumbung.errors import UsageError
+from lumbung.dispatch.opening import application_values
+from lumbung.errors import ConfigurationError, UsageError
 from lumbung.model import StoreMode, purpose_of_application
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def add(
     burst: BurstOption = None,
 ) -> None:
     """Add an app key; `lumbung channel show CODE` lists the fields of its file."""
-    names.checked("--name", name)
+    names.checked_reference("--name", name)
     connector = credentials.connector(channel)
     if not connector.manifest.has_applications:
         raise UsageError(f"{connector.manifest.name} has no applications: its stores bring all their credentials")
@@ -129,6 +131,7 @@ async def _replace_credentials(
         found = await find.application(connection, tenant, reference)
     channel = credentials.connector(found.channel)
     await credentials.check_application(channel, values, hub.settings)
+    _refuse_another_app(channel, hub, found, values)
     async with hub.pool.transaction() as connection:
         await _still_there(connection, found)
         await _seal(connection, hub, found.id, values)
@@ -138,6 +141,20 @@ async def _replace_credentials(
         await _audit(connection, found.tenant_id, "app.credentials", found.id)
     await wake.notify(hub.pool, [store.id for store in using])
     return found, using
+
+
+def _refuse_another_app(channel: Channel, hub: Installation, found: ApplicationRow, values: Mapping[str, str]) -> None:
+    """Merchants have agreed to one app; a key of another would have every store of it refused."""
+    try:
+        before = application_values(hub.keyring, found.id, found.credentials)
+    except ConfigurationError:
+        return  # its key is lost: this is how it is mended
+    for name in (entry.name for entry in channel.manifest.credentials if entry.identifies):
+        if values.get(name) != before.get(name):
+            raise UsageError(
+                f"Application {found.name!r} has {name} {before.get(name)}, this file has {values.get(name)}: what "
+                "merchants agreed to is good for one app; add the other with `lumbung app add`"
+            )
 
 
 @app.command("limit")

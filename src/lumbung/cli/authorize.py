@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, assert_never
 
+import stamina
 import typer
 
-from lumbung.channels.base import Authorizes, InDoubt, Refreshed, Session, Throttled, Tokens, Unauthorized, Unavailable
+from lumbung.channels.base import (
+    Authorizes,
+    InDoubt,
+    Refreshed,
+    RotatesTokens,
+    Session,
+    Throttled,
+    Tokens,
+    Unauthorized,
+    Unavailable,
+)
 from lumbung.cli import audit, credentials, find, output, session
 from lumbung.clock import SystemClock
 from lumbung.db import stores, wake
@@ -18,6 +28,7 @@ from lumbung.db.lease import StoredTokens
 from lumbung.db.stores import StoreRow
 from lumbung.dispatch.tokens import digest, seal
 from lumbung.errors import LumbungError, UsageError
+from lumbung.errors import Unavailable as DatabaseAway
 from lumbung.model import StoreMode
 
 if TYPE_CHECKING:
@@ -26,7 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TOKEN_FIELDS = ("access_token", "refresh_token", "expires_in", "refresh_expires_in")
-SECONDS_MAX = 10 * 365 * 86400
+WRITE_SECONDS_MAX = 120.0  # a pair that was traded waits so long for the database
+WAIT_SECONDS_MAX = 2.0
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's name or id.")]
 
@@ -69,16 +81,14 @@ def tokens(
     context: typer.Context,
     store: StoreArgument,
     tokens_file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="JSON or TOML: refresh_token, and access_token with expires_in (seconds)."),
+        Path, typer.Argument(metavar="FILE", help="JSON or TOML with refresh_token; the other fields are not used.")
     ],
     tenant: session.TenantOption = None,
 ) -> None:
-    """Take over a store's tokens from another system, which must not use them any more."""
-    values = credentials.read(tokens_file)
-    given = _given(tokens_file, values)
-    found = session.run(context, partial(_take_over, tenant, store, given))
-    output.say(f"Store {found.name!r} has new tokens")
+    """Take over a store's tokens from another system, which must not use them any more: they are renewed at once."""
+    refresh = _refresh_token(tokens_file, credentials.read(tokens_file))
+    found, pair = session.run(context, partial(_take_over, tenant, store, refresh))
+    output.say(f"Store {found.name!r} has new tokens{_until(pair)}")
     _say_mode(found)
 
 
@@ -113,11 +123,14 @@ async def _trade(tenant: str | None, reference: str, redirected: str, hub: Insta
     return await _with_session(tenant, reference, hub, work)
 
 
-async def _take_over(
-    tenant: str | None, reference: str, given: Callable[[datetime], Tokens], hub: Installation
-) -> StoreRow:
-    async def work(store: StoreRow, _session: Authorizes) -> StoreRow:
-        return await _write(hub, store, given(SystemClock().now()), "store.tokens")
+async def _take_over(tenant: str | None, reference: str, refresh: str, hub: Installation) -> tuple[StoreRow, Tokens]:
+    """Traded before it is kept: the refresh token of an old file is dead, and would take the place of a good one."""
+
+    async def work(store: StoreRow, opened_session: Authorizes) -> tuple[StoreRow, Tokens]:
+        assert isinstance(opened_session, RotatesTokens)
+        now = SystemClock().now()
+        pair = _pair(await opened_session.refresh(Tokens("", refresh, now, now)))
+        return await _write(hub, store, pair, "store.tokens"), pair
 
     return await _with_session(tenant, reference, hub, work)
 
@@ -138,58 +151,51 @@ async def _with_session(
 
 def _pair(traded: Refreshed) -> Tokens:
     """Raises LumbungError with what to do."""
+    agree = "have the merchant agree with `lumbung store authorize`, from --redirect on"
     match traded.result:
         case Tokens() as pair:
             return pair
         case Unauthorized(message=message):
-            raise LumbungError(f"{message}. Get a new link with --redirect and agree again")
+            raise LumbungError(f"{message}. Nothing was changed; {agree}")
         case InDoubt(message):
-            raise LumbungError(f"{message}. The code may be used up: get a new link with --redirect and agree again")
+            raise LumbungError(f"{message}. It may be used up: {agree}")
         case Throttled(message=message) | Unavailable(message):
-            raise LumbungError(f"{message}. Run this again in a moment: the code still stands for a few minutes")
+            raise LumbungError(f"{message}. Run this again in a moment: it is still good, a code for a few minutes")
         case _:
             assert_never(traded.result)
 
 
 async def _write(hub: Installation, store: StoreRow, pair: Tokens, action: str) -> StoreRow:
-    """Returns the store as it is now. A worker that holds it opens it anew."""
+    """Returns the store as it is now. A worker that holds it opens it anew. What was traded for the pair is used up, so
+    that a database that is away for a moment is waited for."""
     stored = StoredTokens(
         seal(hub.keyring, store.id, pair), digest(pair), pair.access_expires_at, pair.refresh_expires_at
     )
+    async for attempt in stamina.retry_context(
+        on=DatabaseAway, attempts=None, timeout=WRITE_SECONDS_MAX, wait_max=WAIT_SECONDS_MAX
+    ):
+        with attempt:
+            now = await _written(hub, store, stored, action)
+    await wake.notify(hub.pool, [now.id])
+    return now
+
+
+async def _written(hub: Installation, store: StoreRow, stored: StoredTokens, action: str) -> StoreRow:
     quiesce_seconds = credentials.connector(store.channel).manifest.quiesce_seconds
     async with hub.pool.transaction() as connection:
         now = await find.store(connection, store.tenant_id, store.name)
         await stores.put_tokens(connection, tenant_id=now.tenant_id, store_id=now.id, new=stored)
         await stores.revoke_lease(connection, store_id=now.id, quiesce_seconds=quiesce_seconds)
         await audit.write(connection, now.tenant_id, action, f"store:{now.id}")
-    await wake.notify(hub.pool, [now.id])
     return now
 
 
-def _given(path: Path, values: Mapping[str, str]) -> Callable[[datetime], Tokens]:
-    """The pair of a tokens file, as of a moment. Raises UsageError that names the field, never what stands there."""
+def _refresh_token(path: Path, values: Mapping[str, str]) -> str:
+    """Raises UsageError that names the field, never what stands there."""
     unknown = sorted(values.keys() - set(TOKEN_FIELDS))
     if unknown:
         raise UsageError(f"{path}: {', '.join(unknown)} is not known here; the fields are {', '.join(TOKEN_FIELDS)}")
     refresh = values.get("refresh_token", "").strip()
     if not refresh:
         raise UsageError(f"{path}: refresh_token is missing")
-    access = values.get("access_token", "").strip()
-    # Without one that is known to be good the pair counts as expired, and is renewed before the first call.
-    expires_in = _seconds(path, values, "expires_in") if access else None
-    refresh_expires_in = _seconds(path, values, "refresh_expires_in")
-
-    def at(now: datetime) -> Tokens:
-        lasts = None if refresh_expires_in is None else now + timedelta(seconds=refresh_expires_in)
-        return Tokens(access, refresh, now, now + timedelta(seconds=expires_in or 0), lasts)
-
-    return at
-
-
-def _seconds(path: Path, values: Mapping[str, str], name: str) -> int | None:
-    text = values.get(name, "").strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= SECONDS_MAX):
-        raise UsageError(f"{path}: {name} must be a whole number of seconds")
-    return int(text)
+    return refresh

@@ -77,7 +77,7 @@ async def installation(settings: Settings, url: str) -> AsyncIterator[Installati
     keyring = Keyring.expected(settings.key_path)  # one that is corrupt is told before anything is done
     async with Pool(url, settings) as pool:
         await bring_up(pool, settings)
-        await key_file.ensure(pool, settings)
+        await key_file.ensure(pool, keyring)
         yield Installation(settings, pool, keyring)
 
 
@@ -120,13 +120,19 @@ async def warn_of_clocks(pool: Pool, clock: Clock) -> None:
         log.warning("the clocks of this machine and of the database differ", found=finding.message, do=finding.advice)
 
 
-async def maintain(pool: Pool, settings: Settings, *, clock: Clock | None = None) -> None:
-    """What every role does at start and hourly, also when the database comes later than the process. Never ends."""
+async def maintain(
+    pool: Pool, settings: Settings, *, keyring: Keyring | None = None, clock: Clock | None = None
+) -> None:
+    """What every role does at start and hourly, also when the database comes later than the process. Never ends.
+
+    `keyring`: its file is made where there is none and nothing needs one.
+    """
     failed = ""
     while True:
         try:
             await bring_up(pool, settings)
-            await key_file.ensure(pool, settings)
+            if keyring is not None:
+                await key_file.ensure(pool, keyring)
             await warn_of_clocks(pool, clock or SystemClock())
             await drop_old(pool, settings)
             async with pool.connection() as connection:

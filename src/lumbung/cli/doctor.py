@@ -13,6 +13,7 @@ import typer
 from lumbung.channels import registry
 from lumbung.channels.base import (
     Accepted,
+    Channel,
     Conflict,
     Deferred,
     Floor,
@@ -34,6 +35,7 @@ from lumbung.db import migrate, stores, tenants
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
 from lumbung.dispatch.lease_clock import lifetime_seconds
+from lumbung.dispatch.opening import application_values
 from lumbung.dispatch.tokens import unseal
 from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
@@ -220,14 +222,40 @@ async def _check_store(gate: asyncio.Semaphore, http: HttpClient, keyring: Keyri
         if isinstance(opened, RotatesTokens) and store.tokens is not None:
             opened.use(unseal(keyring, store.id, store.tokens))
     except ConfigurationError as error:
-        return Finding(name, str(error), "put the key back into the key file, or use `lumbung store credentials`")
+        return Finding(name, str(error), f"put the key back into the key file, or use {_replaces(keyring, store)}")
     async with gate:
         outcome = await opened.check()
-    if channel.manifest.authorizes and store.tokens is None:
-        message, advice = "not authorised yet", f"have the merchant agree: `lumbung store authorize {store.id}`"
-    else:
-        message, advice = judge(outcome)
+    message, advice = _judge_store(channel, store, outcome)
     return Finding(name, f"{store.mode}, {message}", advice)
+
+
+def _replaces(keyring: Keyring, store: StoreRow) -> str:
+    """The command that brings back what the keyring cannot open."""
+    try:
+        application_values(keyring, store.channel_app_id, store.application_credentials)
+    except ConfigurationError:
+        return f"`lumbung app credentials {store.channel_app_id}`"
+    try:
+        credentials.opened(keyring, store)
+    except ConfigurationError:
+        return f"`lumbung store credentials {store.id}`"
+    return f"`lumbung store authorize {store.id}`"
+
+
+def _judge_store(channel: Channel, store: StoreRow, outcome: Outcome) -> tuple[str, str]:
+    """As `judge`, with what is known of the store's authorisation."""
+    agree = f"have the merchant agree: `lumbung store authorize {store.id}`"
+    if not channel.manifest.authorizes:
+        return judge(outcome)
+    if store.tokens is None:
+        return "not authorised yet", agree
+    if isinstance(outcome, Unauthorized):
+        ended = store.refresh_expires_at
+        if ended is not None and ended <= datetime.now(UTC):
+            return f"its authorisation has ended ({ended:%Y-%m-%d %H:%M}Z)", agree
+        if not outcome.refreshable:
+            return f"not let in: {outcome.message}", agree
+    return judge(outcome)
 
 
 def judge(outcome: Outcome) -> tuple[str, str]:

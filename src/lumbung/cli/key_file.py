@@ -7,22 +7,21 @@ from lumbung.db import sealed
 from lumbung.db.pool import Pool
 from lumbung.errors import ConfigurationError
 from lumbung.keyring import Keyring
-from lumbung.settings import Settings
 
 
-async def ensure(pool: Pool, settings: Settings) -> None:
+async def ensure(pool: Pool, keyring: Keyring) -> None:
     """Make the key file where there is none and nothing needs one; the schema is there.
 
     Raises ConfigurationError when there is none and the database has secrets.
     """
-    if settings.key_path.exists():
+    if not keyring.is_missing():
         return
     async with pool.connection() as connection:
         needed = await sealed.exist(connection)
-    if needed and not settings.key_path.exists():  # another process may just have begun the installation
+    if needed and keyring.is_missing():  # another process may just have begun the installation
         raise ConfigurationError(
-            f"The key file {settings.key_path} is missing, and the database has secrets that only its keys open: put it"
+            f"The key file {keyring.path} is missing, and the database has secrets that only its keys open: put it"
             " back from its copy, or name its place in LUMBUNG_KEY_FILE. If it is lost, `lumbung key new` makes"
             " another: every partner and store then needs a new secret"
         )
-    Keyring.load(settings.key_path, create=True)
+    Keyring.load(keyring.path, create=True)

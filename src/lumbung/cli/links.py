@@ -36,7 +36,7 @@ def link(
 def unlink(
     context: typer.Context, store: StoreArgument, warehouse: WarehouseOption, tenant: session.TenantOption = None
 ) -> None:
-    """Have warehouses serve a store no longer. Where the channel knows locations, theirs are told to show nothing."""
+    """Have warehouses serve a store no longer; it then shows nothing at their locations, unless none is left."""
     found, places = session.run(context, partial(_change_links, tenant, store, warehouse, False))
     for place in places:
         output.say(f"Warehouse {place.warehouse!r} serves store {found.name!r} no longer")
@@ -50,6 +50,7 @@ async def _change_links(
         tenant_id = (await find.tenant(connection, tenant)).id
         store = await find.store(connection, tenant_id, reference)
         places = await find.places(connection, tenant_id, warehouses)
+        await stores.lock_links(connection, tenant_id=tenant_id, store_id=store.id)
         if linked:
             served = await stores.links_of(connection, tenant_id=tenant_id, store_id=store.id)
             check_locations(credentials.connector(store.channel), places, served)
@@ -69,7 +70,8 @@ async def _serve(connection: Connection, store: StoreRow, place: Place) -> None:
 
 async def _serve_no_longer(connection: Connection, store: StoreRow, place: Place) -> None:
     served = await stores.links_of(connection, tenant_id=store.tenant_id, store_id=store.id)
-    if place.location is not None and served.get(place.warehouse_id) != place.location:
+    linked = place.warehouse_id in served  # if not, this finishes what a crash left
+    if linked and place.location is not None and served[place.warehouse_id] != place.location:
         raise NotFound(f"Warehouse {place.warehouse!r} does not serve store {store.name!r} at {place.location!r}")
     if await stores.unlink(connection, tenant_id=store.tenant_id, store_id=store.id, warehouse_id=place.warehouse_id):
         subject = f"store:{store.id}"
@@ -87,6 +89,7 @@ def forget_location(
     """Tell a former location nothing any more, because the marketplace no longer has it."""
     found, listings = session.run(context, partial(_forget_location, tenant, store, location))
     output.say(f"Nothing is told to {location!r} of store {found.name!r} any more ({listings} listings were)")
+    output.note(f"What the marketplace refused because of it: `lumbung failures retry --store {found.id}`")
 
 
 async def _forget_location(

@@ -27,3 +27,10 @@ def checked(what: str, text: str) -> str:
     if problem is not None:
         raise UsageError(f"{what} {problem}")
     return text
+
+
+def checked_reference(what: str, text: str) -> str:
+    """As `checked`, for what can also be named by its id. Raises UsageError."""
+    if text.isascii() and text.isdigit():
+        raise UsageError(f"{what} must not be digits only: it would be taken for an id")
+    return checked(what, text)

@@ -38,7 +38,7 @@ async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
         app, _ = build_api(settings, pool, keyring)
         server = make_server(app, settings)
         log.info("the partner API listens", url=f"http://{address(settings.host, settings.port)}")
-        await _until_stopped(stop, [server.serve(), maintain(pool, settings)], on_stop=server.stop)
+        await _until_stopped(stop, [server.serve(), maintain(pool, settings, keyring=keyring)], on_stop=server.stop)
 
 
 async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
@@ -52,7 +52,7 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
                 stop,
                 [
                     worker.run(stop),
-                    maintain(pool, settings),
+                    maintain(pool, settings, keyring=keyring),
                     keep_counting(pool, settings, metrics),
                     keep_sweeping(pool, settings),
                 ],

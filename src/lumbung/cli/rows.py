@@ -159,7 +159,8 @@ class _Lines:
 
     def _undecodable(self) -> UsageError:
         if self._encoding != "utf-8-sig":
-            return UsageError(f"{self._path}, after line {self.number}: cut off, or not the UTF-16 that it begins as: save it anew")
+            where = f"{self._path}, after line {self.number}"
+            return UsageError(f"{where}: cut off, or not the UTF-16 that it begins as: save it anew")
         return UsageError(
             f"{self._path}, line {self._first_not_utf8()}: not UTF-8. Save the file as UTF-8: in Excel as "
             '"CSV UTF-8 (Comma delimited)", in LibreOffice with the character set "Unicode (UTF-8)"'

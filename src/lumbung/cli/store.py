@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -70,7 +69,7 @@ def add(
     live: Annotated[bool, typer.Option("--live", help="Write to the marketplace from the start.")] = False,
 ) -> None:
     """Add an account. Nothing is written to the marketplace until it is live."""
-    names.checked("--name", name)
+    names.checked_reference("--name", name)
     connector = credentials.connector(channel)
     values = credentials.read(credentials_file)
     mode = StoreMode.LIVE if live else StoreMode.OBSERVE
@@ -170,13 +169,12 @@ def replace_credentials(
         output.note(f"It is still paused ({found.pause_reason}): `lumbung store resume {found.id}`")
 
 
-def _refuse_another_account(
-    channel: Channel, store: StoreRow, *, before: Mapping[str, str], after: Mapping[str, str]
-) -> None:
+def _refuse_another_account(channel: Channel, store: StoreRow, account: str) -> None:
     """What a merchant has agreed to for one account is of no use for another."""
-    was, will_be = channel.account(before), channel.account(after)
-    if channel.manifest.authorizes and was != will_be:
-        raise UsageError(f"Store {store.name!r} is account {was}: add a store of its own for account {will_be}")
+    if channel.manifest.authorizes and store.account not in {None, account}:
+        raise UsageError(
+            f"Store {store.name!r} is account {store.account}: add a store of its own for account {account}"
+        )
 
 
 async def _replace_credentials(
@@ -189,8 +187,9 @@ async def _replace_credentials(
     await credentials.check_store(channel, values, shared, hub.settings)
     async with hub.pool.transaction() as connection:
         store = await find.store(connection, store.tenant_id, store.name)
-        _refuse_another_account(channel, store, before=credentials.opened(hub.keyring, store), after=shared | values)
-        await stores.change_account(connection, store, channel.account(shared | values))
+        account = channel.account(shared | values)
+        _refuse_another_account(channel, store, account)
+        await stores.change_account(connection, store, account)
         await _seal(connection, hub, store.tenant_id, store.id, values)
         await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
         await audit.write(connection, store.tenant_id, "store.credentials", f"store:{store.id}")

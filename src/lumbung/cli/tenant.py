@@ -46,7 +46,7 @@ def add(
 ) -> None:
     """Add a merchant; its warehouse "default" is made with it."""
     tenant_id = session.run(
-        context, partial(_add, names.checked("The tenant's name", name), unknown_sku, channel_stock_limit)
+        context, partial(_add, names.checked_reference("The tenant's name", name), unknown_sku, channel_stock_limit)
     )
     output.say(f"Tenant {name!r} added (id {tenant_id})")
 

@@ -32,5 +32,5 @@ UPDATE channel_app SET retired_at = now() WHERE id = :id AND retired_at IS NULL
 
 -- name: stores_of_application
 SELECT id, tenant_id, channel, name, mode, pause_reason, credentials, channel_app_id, tokens,
-       NULL::bytea AS application_credentials
+       NULL::bytea AS application_credentials, account, refresh_expires_at
 FROM store WHERE channel_app_id = :id AND retired_at IS NULL ORDER BY id

@@ -29,7 +29,7 @@ FROM (SELECT tenant_id, store_id, true AS due, false AS ready FROM due
       UNION ALL SELECT tenant_id, store_id, false, true FROM ready
       UNION ALL
       SELECT tenant_id, id, false, false FROM store
-      WHERE refresh_expires_at IS NOT NULL AND retired_at IS NULL AND access_expires_at < now()
+      WHERE refresh_expires_at IS NOT NULL AND retired_at IS NULL AND mode = 'live' AND access_expires_at < now()
         AND refresh_expires_at < now() + :renew_ahead_seconds::float8 * interval '1 second') work
 JOIN store s ON s.tenant_id = work.tenant_id AND s.id = work.store_id
 JOIN tenant t ON t.id = s.tenant_id

@@ -397,7 +397,7 @@ class EmbeddedPostgres:
             logs = sorted((self._pgdata / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)[-1:]
             for log in [self._pgdata / "startup.log", *logs]:
                 text = log.read_text(errors="replace")
-                if fatal := _fatal_line(text):
+                if fatal := fatal_line(text):
                     return fatal
                 if log in logs:
                     return _one_line(text)
@@ -517,7 +517,7 @@ def _one_line(text: str) -> str:
     return " | ".join(lines[-3:])
 
 
-def _fatal_line(text: str) -> str:
+def fatal_line(text: str) -> str:
     """What ended the server, with the line before it, which often says why; "" when the log's end has none.
 
     It may tell a lot after it: of its other processes, of its own end.

@@ -60,6 +60,11 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+def _unavailable(error: Exception) -> Unavailable:
+    reason = _reason(error)
+    return Unavailable(f"{reason}: {_first_line(error)}", retry_after_seconds=RETRY_AFTER_SECONDS, public=reason)
+
+
 def _reason(error: Exception) -> str:
     """What may be told to everybody: nothing of where the database is."""
     return next((text for kind, text in _REASONS if isinstance(error, kind)), "The database cannot be reached")
@@ -79,10 +84,7 @@ def _translated() -> Iterator[None]:
         ) from error
     except _AWAY as error:
         raise_if_cancelled(error)
-        reason = _reason(error)
-        raise Unavailable(
-            f"{reason}: {_first_line(error)}", retry_after_seconds=RETRY_AFTER_SECONDS, public=reason
-        ) from error
+        raise _unavailable(error) from error
 
 
 def raise_if_cancelled(error: BaseException) -> None:
@@ -159,6 +161,10 @@ class Pool:
             return await pool.acquire(timeout=self._settings.database_connect_timeout_seconds)
         except (ValueError, asyncpg.exceptions.ClientConfigurationError) as error:
             raise ConfigurationError(f"LUMBUNG_DATABASE_URL is not a PostgreSQL URL: {_first_line(error)}") from error
+        except _AWAY:
+            raise
+        except asyncpg.PostgresError as error:  # whatever a server or a pooler says instead of letting us in
+            raise _unavailable(error) from error
 
     @asynccontextmanager
     async def transaction(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from lumbung.db.lease import StoredTokens
@@ -19,7 +20,8 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class StoreRow:
-    """A live store; `credentials`, `tokens` and its application's credentials are ciphertexts."""
+    """A live store; `credentials`, `tokens` and its application's credentials are ciphertexts. `account`: the
+    marketplace's own name of it. `refresh_expires_at`: when its tokens die, if nobody renews them."""
 
     id: int
     tenant_id: int
@@ -31,6 +33,8 @@ class StoreRow:
     channel_app_id: int | None = None
     tokens: bytes | None = field(default=None, repr=False)
     application_credentials: bytes | None = field(default=None, repr=False)
+    account: str | None = None
+    refresh_expires_at: datetime | None = None
 
 
 async def add_store(
@@ -90,7 +94,7 @@ async def put_tokens(connection: Connection, *, tenant_id: int, store_id: int, n
 
 
 async def forget_location(connection: Connection, *, tenant_id: int, store_id: int, location: str) -> int:
-    """How many listings were still to show nothing there."""
+    """How many of its places were still to show nothing there."""
     return int(
         await _queries["forget_location"].value(connection, tenant_id=tenant_id, store_id=store_id, location=location)
     )
@@ -139,6 +143,16 @@ async def pause_held(connection: Connection, *, tenant_id: int, store_id: int, e
     return paused is not None
 
 
+async def lock(connection: Connection, store_ids: Iterable[int]) -> None:
+    """Before their leases are locked, where some of them may have to be paused."""
+    await _queries["lock_stores"].all(connection, ids=sorted(store_ids))
+
+
+async def lock_links(connection: Connection, *, tenant_id: int, store_id: int) -> None:
+    """Before a store's warehouses are looked at in order to change them: others wait."""
+    await _queries["lock_links"].all(connection, tenant_id=tenant_id, id=store_id)
+
+
 async def resume(connection: Connection, *, tenant_id: int, store_id: int) -> StoreMode | None:
     """The mode that the store is in again; None when it was not paused."""
     mode = await _queries["resume_store"].value(connection, tenant_id=tenant_id, id=store_id)
@@ -152,7 +166,7 @@ async def retire(connection: Connection, *, tenant_id: int, store_id: int) -> No
 async def link(
     connection: Connection, *, tenant_id: int, store_id: int, warehouse_id: int, location: str | None
 ) -> None:
-    await _queries["lock_links"].all(connection, tenant_id=tenant_id, id=store_id)
+    await lock_links(connection, tenant_id=tenant_id, store_id=store_id)
     await _queries["link_warehouse"].run(
         connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouse_id, location=location
     )
@@ -160,7 +174,7 @@ async def link(
 
 async def unlink(connection: Connection, *, tenant_id: int, store_id: int, warehouse_id: int) -> bool:
     """False when the warehouse did not serve the store."""
-    await _queries["lock_links"].all(connection, tenant_id=tenant_id, id=store_id)
+    await lock_links(connection, tenant_id=tenant_id, store_id=store_id)
     tag = await _queries["unlink_warehouse"].run(
         connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouse_id
     )
@@ -205,4 +219,6 @@ def store_of(row: Any) -> StoreRow:
         row["channel_app_id"],
         row["tokens"],
         row["application_credentials"],
+        row["account"],
+        row["refresh_expires_at"],
     )

@@ -31,7 +31,7 @@ WHERE l.store_id = :id
 -- name: find_store^
 -- A live store by name, or by id written as digits.
 SELECT s.id, s.tenant_id, s.channel, s.name, s.mode, s.pause_reason, s.credentials, s.channel_app_id, s.tokens,
-       a.credentials AS application_credentials
+       a.credentials AS application_credentials, s.account, s.refresh_expires_at
 FROM store s LEFT JOIN channel_app a ON a.id = s.channel_app_id
 WHERE s.tenant_id = :tenant_id AND s.retired_at IS NULL AND (s.name = :reference OR s.id::text = :reference)
 ORDER BY s.name = :reference DESC LIMIT 1
@@ -67,6 +67,10 @@ UPDATE store SET mode = 'paused', pause_reason = :reason,
                  mode_before_pause = CASE WHEN mode = 'paused' THEN mode_before_pause ELSE mode END
 WHERE tenant_id = :tenant_id AND id = (SELECT id FROM held)
 RETURNING id
+
+-- name: lock_stores
+-- Before their leases, as operators lock them: for whoever is going to pause some in a transaction that locks leases.
+SELECT id FROM store WHERE id = ANY(:ids::bigint[]) ORDER BY id FOR NO KEY UPDATE
 
 -- name: resume_store$
 UPDATE store SET mode = mode_before_pause, pause_reason = NULL, mode_before_pause = NULL
@@ -116,7 +120,7 @@ SELECT EXISTS (SELECT FROM store_warehouse WHERE tenant_id = :tenant_id AND stor
 -- name: unretired_stores
 -- Of all tenants.
 SELECT s.id, s.tenant_id, s.channel, s.name, s.mode, s.pause_reason, s.credentials, s.channel_app_id, s.tokens,
-       a.credentials AS application_credentials
+       a.credentials AS application_credentials, s.account, s.refresh_expires_at
 FROM store s LEFT JOIN channel_app a ON a.id = s.channel_app_id
 WHERE s.retired_at IS NULL ORDER BY s.id
 
@@ -129,9 +133,8 @@ WHERE tenant_id = :tenant_id AND id = :id
 -- name: forget_location$
 -- The marketplace no longer has a location: nothing is told to it there any more.
 WITH gone AS (
-    DELETE FROM former_location f USING listing l
-    WHERE l.tenant_id = f.tenant_id AND l.id = f.listing_id
-      AND l.tenant_id = :tenant_id AND l.store_id = :store_id AND f.location = :location
-    RETURNING f.listing_id
+    DELETE FROM former_location
+    WHERE tenant_id = :tenant_id AND store_id = :store_id AND location = :location
+    RETURNING remote_variant
 )
 SELECT count(*) FROM gone

@@ -221,6 +221,8 @@ class PostgresStorage:
 
 
 async def _record(connection: Connection, reports: Sequence[Report], settings: Settings) -> Recorded:
+    if paused := {report.store_id for report in reports if report.pause is not None}:
+        await stores.lock(connection, paused)
     ours = await delivery.lock_results(
         connection, {(r.tenant_id, x.listing_id, r.store_id, r.epoch) for r in reports for x in r.results}
     )

@@ -161,6 +161,17 @@ class StoreSender:
     def breaker_is_open(self) -> bool:
         return self._breaker.is_open
 
+    @property
+    def is_trading(self) -> bool:
+        """Whether a token pair is being traded at this moment."""
+        return self._tokens is not None and self._tokens.is_trading
+
+    async def trades_settled(self) -> None:
+        """Returns once no token pair is being traded. Only then may somebody else open the store: it would trade the
+        same refresh token a second time, and be told that it is dead."""
+        if self._tokens is not None:
+            await self._tokens.settled()
+
     def abandon(self) -> None:
         """The lease is lost: start nothing more and wait for nothing."""
         self._stopping = True

@@ -83,6 +83,15 @@ class TokenKeeper:
             return False
         return now >= dies_at - timedelta(seconds=self._settings.token_renew_ahead_seconds)
 
+    @property
+    def is_trading(self) -> bool:
+        return self._trading is not None
+
+    async def settled(self) -> None:
+        """Returns once no trade is under way: what it gave is written, and a next holder will find it."""
+        while self._trading is not None:
+            await asyncio.wait([self._trading[1]])
+
     def take_calls(self) -> tuple[CallRecord, ...]:
         """The calls that refreshing has made since the last time."""
         calls, self._calls = tuple(self._calls), []

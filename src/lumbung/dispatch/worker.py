@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -94,6 +95,7 @@ class Worker:
         self._senders: dict[int, tuple[StoreSender, asyncio.Task[None]]] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}  # stores that are being handed over
         self._kept: set[asyncio.Future[None]] = set()
+        self._trading: set[int] = set()  # ours without a sender until a token pair is written
         self._look = asyncio.Event()
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
@@ -158,11 +160,7 @@ class Worker:
         self._lease_clock.renewed(asked_at)
         self._drop_senders({store: epoch for store, epoch in known.items() if store not in held})
         changed = {store: epoch for store, epoch in known.items() if held.get(store, epoch) != epoch}
-        self._drop_senders(changed, by_operator=True)
-        revoked = [store_id for store_id in changed if store_id not in self._senders]
-        if revoked:
-            await self._storage.give_back(self._worker_id, revoked)
-            self._look.set()
+        await self._open_anew(changed)
         await self._give_back_orphans(held)
         for sender, _ in self._senders.values():
             if sender.waits_for_lease:
@@ -171,7 +169,7 @@ class Worker:
 
     async def _give_back_orphans(self, held: Mapping[int, int]) -> None:
         """A lease that had no sender twice in a row was claimed by a look that failed half-way."""
-        without = held.keys() - self._senders.keys() - self._beginning
+        without = held.keys() - self._senders.keys() - self._beginning - self._trading
         stuck = without & self._orphans
         if stuck:
             await self._storage.give_back(self._worker_id, sorted(stuck))
@@ -308,9 +306,29 @@ class Worker:
             and work[store_id].worker_id == self._worker_id
             and work[store_id].epoch != sender.lease.epoch
         }
-        if revoked:
-            self._drop_senders(revoked, by_operator=True)
-            await self._storage.give_back(self._worker_id, sorted(revoked))
+        await self._open_anew(revoked)
+
+    async def _open_anew(self, changed: Mapping[int, int]) -> None:
+        """Give back stores whose epoch an operator has raised, so that they are claimed and opened again; one that is
+        trading its token pair when that is written."""
+        trading = {s: self._senders[s][0] for s in changed if s in self._senders and self._senders[s][0].is_trading}
+        self._drop_senders(changed, by_operator=True)
+        for store_id, sender in trading.items():
+            self._trading.add(store_id)
+            self._keep(self._give_back_when_traded(store_id, sender))
+        free = sorted(changed.keys() - trading.keys() - self._senders.keys())
+        if free:
+            await self._storage.give_back(self._worker_id, free)
+            self._look.set()
+
+    async def _give_back_when_traded(self, store_id: int, sender: StoreSender) -> None:
+        try:
+            await sender.trades_settled()
+        finally:
+            self._trading.discard(store_id)  # should this fail, it is found without a sender
+        with suppress(LumbungError):
+            await self._storage.give_back(self._worker_id, [store_id])
+            self._look.set()
 
     async def _claim(self, wanted: Sequence[int]) -> Sequence[LeaseRow]:
         most = room(

@@ -8,7 +8,7 @@ touch is gathered once, with its last value (a statement may not touch a row twi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from lumbung.inventory.sellable import contribution, desired, figures_after, sellable
@@ -133,7 +133,7 @@ class VariantStock:
     def apply(self, update: StockUpdate, warehouse_id: int, *, version: int, at: datetime, code: object) -> None:
         """Take an update in. `version` is also its id; `code` names it to the items that it overtakes."""
         for listing in self.listings.values():
-            if self._drop_unlinked(listing):
+            if self._drop_unlinked(listing) | self._follow_links(listing):
                 self._show(listing, version)
         before = self.levels.get(warehouse_id)
         after = self._level_after(update, warehouse_id)
@@ -243,6 +243,15 @@ class VariantStock:
         for warehouse in dropped:
             self._drop(listing, warehouse)
         return bool(dropped)
+
+    def _follow_links(self, listing: ListingStock) -> bool:
+        """Move what warehouses contribute to where they are linked now, all of it at once: a push that shows one part
+        at its new location and another at none would put both in one place."""
+        moved = [w for w, held in listing.contributions.items() if held.location != listing.serving[w]]
+        for warehouse in moved:
+            held = listing.contributions[warehouse]
+            self._hold(listing, warehouse, replace(held, location=listing.serving[warehouse]))
+        return bool(moved)
 
     def _drop(self, listing: ListingStock, warehouse_id: int) -> None:
         held = listing.contributions.pop(warehouse_id)

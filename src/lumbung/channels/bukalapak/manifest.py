@@ -25,7 +25,7 @@ MANIFEST = Manifest(
     pacing=Pacing(calls_per_second=2.0, burst=2),  # [M]
     application_pacing=Pacing(calls_per_second=10.0, burst=10),  # [M]
     credentials=(
-        CredentialField("client_id", "the application's client id", application=True),
+        CredentialField("client_id", "the application's client id", application=True, identifies=True),
         CredentialField("client_secret", "the application's client secret", secret=True, application=True),
         CredentialField("user_agent", "the User-Agent that is registered for the application", application=True),
         CredentialField(

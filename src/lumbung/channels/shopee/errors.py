@@ -118,7 +118,10 @@ def _store(said: Said) -> Outcome:
 
 
 def _location(said: Said) -> Outcome:
-    return Misconfigured(f"The listing's locations are not as Shopee keeps them: {said.words}")
+    return Misconfigured(
+        f"The listing's locations are not as Shopee keeps them (`lumbung store link` names them, `lumbung store "
+        f"forget-location` is for one that is gone): {said.words}"
+    )
 
 
 def _fulfilled_by_shopee(said: Said) -> Outcome:

@@ -32,7 +32,7 @@ MANIFEST = Manifest(
     pacing=Pacing(calls_per_second=3.0, burst=3),  # [I]
     application_pacing=Pacing(calls_per_second=10.0, burst=10),  # [I]
     credentials=(
-        CredentialField("partner_id", "the app's partner_id, digits only", application=True),
+        CredentialField("partner_id", "the app's partner_id, digits only", application=True, identifies=True),
         CredentialField("partner_key", "the app's partner key", secret=True, application=True),
         CredentialField("base_url", f"the address of the API; {BASE_URL}", required=False, application=True),
         CredentialField("shop_id", "the store's shop_id, digits only"),

@@ -38,6 +38,7 @@ from lumbung.channels.base import (
 )
 from lumbung.channels.call import Called, call
 from lumbung.channels.http import Transport
+from lumbung.channels.locations import UNPLACED, is_unplaced
 from lumbung.channels.shopee import errors, shelf, signing, stock, wire
 from lumbung.channels.shopee.authorization import code_of
 from lumbung.channels.shopee.manifest import MANIFEST
@@ -83,10 +84,14 @@ class ShopeeSession:
         """Set the stock of one item's variations, in one call. Raises ValueError for more than a batch, several items,
         a variation twice, or a quantity below 0 (caller's bugs)."""
         _check_count(len(pushes), MANIFEST.batch_max)
-        readable, unreadable = _variants(pushes)
+        placed = [push for push in pushes if not is_unplaced(push)]
+        readable, unreadable = _variants(placed)
         item_id = _only_item(readable)
         lines = [stock.Line.of(push, variant.variation_id) for push, variant in readable]
-        refused = tuple(Row(listing_id, rejected) for listing_id, rejected in unreadable)
+        refused = (
+            *(Row(listing_id, rejected) for listing_id, rejected in unreadable),
+            *(Row(push.listing_id, UNPLACED) for push in pushes if is_unplaced(push)),
+        )
         if not lines:
             return Attempt(refused, ())
         tokens = self._tokens
