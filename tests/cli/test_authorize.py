@@ -178,7 +178,7 @@ def test_a_pair_that_was_traded_waits_for_a_store_that_is_locked(
     elsewhere: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The refresh token is used up: to give up would lose the store."""
-    away, put = [Unavailable("away"), Unavailable("away")], stores.put_tokens
+    away, put = [Unavailable("away")], stores.put_tokens
 
     async def sometimes(*given: Any, **more: Any) -> None:
         if away:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lumbung.channels.base import (
     Accepted,
     Attempt,
+    Deferred,
     Floor,
     InDoubt,
     Misconfigured,
@@ -35,6 +36,7 @@ from lumbung.dispatch.policy import (
     Again,
     AwaitFloor,
     Correct,
+    Defer,
     Deliver,
     Fine,
     ListingDecision,
@@ -238,13 +240,35 @@ def test_a_storm_pauses_the_store_and_parks_none() -> None:
     push(judge, (2, Rejected("no")))
     verdict = push(judge, (3, Rejected("no such shop")))
     reason = (
-        "3 different listings in a row were rejected: the store seems to be set up wrongly. "
+        "3 different listings in a row were refused: the store seems to be set up wrongly. "
         "The last answer: no such shop"
     )
     assert decisions(verdict) == {3: Stay()}
     assert verdict.store == (Told(Fine(), "no such shop"), Told(Pause(reason), reason))
     assert (set(verdict.released), verdict.unpark) == ({1, 2}, (1, 2))
     assert not any(judge.holds(listing) for listing in (1, 2, 3))
+
+
+def test_misconfigured_listings_count_as_rejected_ones() -> None:
+    """A location that the whole shop may not use would otherwise park every listing, one by one."""
+    judge = judge_of(storm=3)
+    push(judge, (1, Misconfigured("wrong location", Scope.LISTING)))
+    push(judge, (2, Rejected("no")))
+    verdict = push(judge, (3, Misconfigured("wrong location", Scope.LISTING)))
+    assert decisions(verdict) == {3: Stay()}
+    assert [type(told.decision) for told in verdict.store] == [Fine, Pause]
+
+
+def test_a_call_that_is_locked_as_a_whole_is_cut_in_halves_and_nobody_waits() -> None:
+    """One of them may be in a campaign: the others must not wait for hours."""
+    bisection = Bisection()
+    judge = judge_of(bisection=bisection)
+    rows = tuple(Row(listing, Deferred(None, "in promotion")) for listing in (1, 2))
+    whole = judge.judge(batch(1, 2), Exchanged.of(Attempt(rows, (), as_a_whole=True)), MOMENT)
+    assert decisions(whole) == {1: Stay(), 2: Stay()}
+    assert (bisection.size(1, 50), bisection.size(2, 50)) == (1, 1)
+    alone = judge.judge(batch(1), Exchanged.of(Attempt(rows[:1], (), as_a_whole=True)), MOMENT)
+    assert [type(result.decision) for result in alone.results] == [Defer]
 
 
 def test_a_storm_brings_back_those_that_were_parked_while_they_were_counted() -> None:
@@ -265,7 +289,7 @@ def test_what_the_store_takes_ends_the_row(success: Outcome) -> None:
     assert judge.holds(3)
 
 
-@pytest.mark.parametrize("outcome", [Throttled(1.0), Unavailable("away"), InDoubt("500"), Misconfigured("no")], ids=str)
+@pytest.mark.parametrize("outcome", [Throttled(1.0), Unavailable("away"), InDoubt("500")], ids=str)
 def test_what_is_no_success_does_not_end_the_row(outcome: Outcome) -> None:
     judge = judge_of(storm=2)
     push(judge, (1, Rejected("no")))

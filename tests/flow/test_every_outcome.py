@@ -287,7 +287,7 @@ async def test_fifty_rejections_in_a_row_pause_the_store_and_park_none(database_
         async with running_market_worker(settings, database_url, keyring):
             reason = await shop.hub.paused("Toko Pasar")
         assert reason.startswith("5")
-        assert "different listings in a row were rejected" in reason
+        assert "different listings in a row were refused" in reason
         assert reason.endswith("Wrong address")
         states = await shop.hub.world.rows("SELECT DISTINCT state FROM listing_state")
         assert states == [{"state": "due"}]

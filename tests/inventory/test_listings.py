@@ -447,7 +447,9 @@ async def test_a_remapped_listing_inherits_where_its_place_was_shown(world: Worl
 
 async def test_a_listing_that_is_removed_and_imported_again_knows_where_its_place_was_shown(world: World) -> None:
     east = await located(world)
-    await remove_all(world)
+    ids = list((await listing_ids(world)).values())
+    async with world.pool.transaction() as connection:
+        await removed_on(connection, world, *await catalogue.listings_by_id(connection, world.tenant_id, ids))
     await unlink(world, east)
     await world.listings([("sku1", "Toko Padi", PADI)])
     assert await at_locations(world) == (20, {"J": 20, "S": 0})

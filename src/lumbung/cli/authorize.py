@@ -103,9 +103,9 @@ def _say_mode(store: StoreRow) -> None:
 
 
 def _until(pair: Tokens) -> str:
-    return (
-        "" if pair.refresh_expires_at is None else f" until {output.cell(pair.refresh_expires_at)}, and renews itself"
-    )
+    if pair.refresh_expires_at is None:
+        return ""
+    return f" until {output.cell(pair.refresh_expires_at)}; while it is live its tokens renew themselves"
 
 
 async def _link(tenant: str | None, reference: str, redirect: str, hub: Installation) -> str:

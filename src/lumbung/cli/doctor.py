@@ -162,7 +162,10 @@ def _keyring(settings: Settings) -> Keyring | ConfigurationError:
 def _check_key_file(settings: Settings, keyring: Keyring | ConfigurationError) -> Finding:
     if isinstance(keyring, Keyring):
         return Finding("key file", str(settings.key_path))
-    advice = "put the installation's key file back; on a new installation any other command makes one"
+    advice = (
+        "put the installation's key file back; if it is lost, `lumbung key new` makes another; on a new installation "
+        "any other command makes one"
+    )
     return Finding("key file", str(keyring), advice)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from lumbung.channels.base import (
     Attempt,
     CallRecord,
+    Deferred,
     InDoubt,
     Misconfigured,
     Observed,
@@ -126,6 +128,8 @@ class Doubt:
 
 
 NO_DOUBT = Doubt(0.0, None)
+REFUSALS = frozenset({"Rejected", "Misconfigured"})
+"""What parks a listing, unless so many in a row do that it is the store."""
 
 
 class Judge:
@@ -200,7 +204,7 @@ class Judge:
     def _one(
         self, task: Task, listing: Due, seen: Outcome | Observed, read_at: float, moment: Moment, *, whole: bool
     ) -> Decision:
-        if whole and isinstance(seen, Rejected | Misconfigured) and _of_listing(seen):
+        if whole and _may_be_anothers(seen):
             message = f"{seen.message} (the call was refused as a whole: it is cut in halves)"
             return Decision(Stay(), Fine(), message)
         situation = self._situation(task, listing, read_at, moment)
@@ -266,7 +270,7 @@ class Judge:
         return self._lease.doubt_until > sent_at
 
     def _with_storm(self, results: list[Result], store: tuple[Told, ...], listings: Mapping[int, Due]) -> Verdict:
-        rejected = [r.listing_id for r in results if r.outcome == "Rejected" and isinstance(r.decision, Park)]
+        rejected = [r.listing_id for r in results if r.outcome in REFUSALS and isinstance(r.decision, Park)]
         answered = [r.listing_id for r in results if r.listing_id not in rejected]
         self._storm.forget(answered)
         for listing_id in answered:
@@ -291,7 +295,7 @@ class Judge:
         released = tuple(self._held)
         self._held.clear()
         reason = (
-            f"{len(counted)} different listings in a row were rejected: the store seems to be set up wrongly. "
+            f"{len(counted)} different listings in a row were refused: the store seems to be set up wrongly. "
             f"The last answer: {last}"
         )
         pause = Told(Pause(reason), reason)
@@ -299,8 +303,16 @@ class Judge:
         return Verdict(kept, (*store, pause), released, unpark=tuple(i for i in counted if i not in rejected))
 
 
-def _of_listing(seen: Rejected | Misconfigured) -> bool:
-    return isinstance(seen, Rejected) or seen.scope is Scope.LISTING
+def _may_be_anothers(seen: Outcome | Observed) -> TypeGuard[Rejected | Misconfigured | Deferred]:
+    """Whether what was said of a whole call may be the fault of one of its listings. A lock too: the others must not
+    wait for hours because one is in a campaign."""
+    match seen:
+        case Misconfigured(scope=scope):
+            return scope is Scope.LISTING
+        case Rejected() | Deferred():
+            return True
+        case _:
+            return False
 
 
 def _is_answer(seen: Outcome | Observed) -> bool:

@@ -11,7 +11,8 @@ Unavailable      waits, exponentially, with jitter                its breaker co
 InDoubt          is sent again at once, later after a backoff;    (a probe of the breaker was unclear)
                  what was sent is doubtful
 Unauthorized     stays due                                        refreshes its token once, or pauses
-Misconfigured    parks, or stays due                              pauses when its scope is the store
+Misconfigured    parks, or stays due                              pauses when its scope is the store (of listings: the
+                                                                 storm rule)
 Rejected         parks; its items end as failed                   (the storm rule may pause it: storm.py)
 Floor            is sent the minimum at once, waits for the rest  its breaker closes
 Deferred         waits, then the newest; no attempt is counted    its breaker closes
