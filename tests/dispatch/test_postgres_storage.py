@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lumbung.channels.base import CallRecord
+from lumbung.db import stores
 from lumbung.db.budget import Grant
 from lumbung.db.delivery import Work
 from lumbung.db.lease import ChannelTimes, LeaseRow, StoredTokens
@@ -20,7 +21,7 @@ from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Recorded, Renewal
 from lumbung.errors import LockBusy, LumbungError, Unavailable
 from lumbung.settings import Settings
-from tests.db.delivering import CHANNELS, LIFETIME, QUIESCE, Told, leased, report
+from tests.db.delivering import CHANNELS, LIFETIME, QUIESCE, Told, blocked, leased, report
 from tests.dispatch.weather import Weather
 from tests.world import World, stock_update
 
@@ -151,6 +152,20 @@ async def test_nothing_of_a_lost_holders_results_is_written_but_its_calls(world:
     assert await world.states() == before
     assert await counted(world) == (0, 1, 2, 0)
     assert await world.value("SELECT mode FROM store") == "live"
+
+
+async def test_a_pause_that_is_recorded_while_an_operator_mends_the_store_waits_and_is_dropped(world: World) -> None:
+    """Stores are locked before their leases, by both: or the operator's command would be the victim of a deadlock."""
+    held, ids, _ = await due(world, "a")
+    storage = storage_of(world.pool, Settings(record_lock_timeout_ms=20_000))
+    last = (await told(world, ids["a"], Stay())).result
+    async with world.pool.transaction() as operator:
+        await stores.set_credentials(operator, tenant_id=world.tenant_id, store_id=held.store_id, credentials=b"mended")
+        recording = asyncio.create_task(storage.record([report(held, last, pause="Wrong key")]))
+        await blocked(world)
+        await stores.revoke_lease(operator, store_id=held.store_id, quiesce_seconds=1.0)
+    assert (await recording).written == set()
+    assert await world.rows("SELECT mode, credentials FROM store") == [{"mode": "live", "credentials": b"mended"}]
 
 
 async def test_a_storm_pauses_the_store_and_brings_back_what_it_parked(world: World) -> None:

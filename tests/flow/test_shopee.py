@@ -213,6 +213,28 @@ async def test_a_dead_refresh_token_pauses_one_store_only_and_keeps_its_work(sho
     assert sorted((item["store_name"], item["progress"]) for item in items) == [("Shop 1", True), ("Shop 2", False)]
 
 
+async def test_a_store_that_is_changed_while_its_token_is_traded_is_opened_when_the_new_pair_is_written(
+    shopee: ShopeeHub,
+) -> None:
+    """Opened before, it would trade the same refresh token again, hear that it is dead, and pause."""
+    store_id = await shopee.shop("1", {"1": "sku1"})
+    shopee.hub.days_later(2.5 / 24)
+    world = shopee.hub.world
+    async with shopee.hub.sandbox.gate("shpe") as gate:
+        code = await shopee.hub.update("sku1", 100, shpe=5)
+        await gate.entered()
+        async with world.pool.transaction() as connection:
+            await stores_db.revoke_lease(connection, store_id=store_id, quiesce_seconds=60.0)
+        for _ in range(4):  # so often the worker has looked, and could have opened it
+            await _renewed_again(shopee)
+        assert gate.arrivals == 1
+        gate.open()
+        await shopee.hub.ended(code)
+    assert shopee.refreshes() == 1
+    assert await world.value("SELECT mode FROM store") == "live"
+    assert shopee.shown("1", "1") == {"": 5}
+
+
 async def test_a_refresh_whose_answer_is_lost_is_told_and_a_new_authorisation_mends_it(shopee: ShopeeHub) -> None:
     store_id = await shopee.shop("1", {"1": "sku1"}, access_seconds=100)
     shopee.hub.sandbox.ledger.clock.ahead_seconds = 200.0
@@ -379,6 +401,12 @@ async def _revoke(shopee: ShopeeHub, shop_id: str) -> None:
         url = f"{shopee.hub.sandbox.url}/_control/stores/shpe/{shop_id}/revoke"
         async with shopee.hub.client.session.post(url) as answer:
             assert answer.status == 200
+
+
+async def _renewed_again(shopee: ShopeeHub) -> None:
+    query = "SELECT max(renewed_at) FROM worker"
+    before = await shopee.hub.world.value(query)
+    await until(lambda: shopee.hub.world.value(query), lambda at: at > before)
 
 
 async def _grown_old(shopee: ShopeeHub, days: float) -> None:

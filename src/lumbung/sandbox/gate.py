@@ -18,6 +18,11 @@ class Gate:
         self._opened = asyncio.Event()
         self._later_pass = False
 
+    @property
+    def arrivals(self) -> int:
+        """Calls that have come to the gate, since it was set up."""
+        return self._arrivals.count
+
     async def entered(self, n: int = 1) -> None:
         """Returns once n calls have come to the gate, since it was set up."""
         await self._arrivals.wait_for(n)
