@@ -183,12 +183,12 @@ async def test_an_open_item_is_in_progress_and_says_nothing_yet(listed: Hub) -> 
 
 
 async def test_a_channel_that_cannot_be_reached_is_an_item_that_has_ended(listed: Hub) -> None:
-    code = await listed.update(bklp=30)
+    code = await listed.update(tkpd=30)
     record = (await listed.records())[code]
     [item] = record["update_stock_history_item"]
     assert (item["store_id"], item["store_name"], item["remote_variant"]) == (0, "", "")
     assert (item["progress"], item["success"], item["qty"]) == (False, False, 30)
-    assert item["message"] == "No connector: Lumbung cannot deliver to Bukalapak (bklp)"
+    assert item["message"] == "No connector: Lumbung cannot deliver to Tokopedia (tkpd)"
     assert record["finished_at"] == item["finished_at"] == f"{record['created_at'][:19]}Z"
 
 
