@@ -320,7 +320,11 @@ RESERVED = "Below what Blibli has reserved: "
         (422, refusal("E2", "item has been Deleted"), Rejected(UNKNOWN + "E2: item has been Deleted")),
         (200, refusal("ERR-17", "nothing we know"), Rejected("Blibli refused: ERR-17: nothing we know")),
         (200, refusal(17), Rejected("Blibli refused: 17")),
-        (200, refusal(""), Rejected("Blibli refused: HTTP 200, no reason given")),
+        (200, refusal(""), InDoubt("Blibli's answer contradicts itself: HTTP 200, no reason given")),
+        (200, refusal(None), InDoubt("Blibli's answer contradicts itself: HTTP 200, no reason given")),
+        (400, refusal(""), Rejected("Blibli refused: HTTP 400, no reason given")),
+        (200, refusal("", "no such sku: not found"), Rejected(UNKNOWN + "no such sku: not found")),
+        (200, refusal("", "we do not want it"), Rejected("Blibli refused: we do not want it")),
         (200, refusal("SYSTEM_BUSY"), InDoubt("Blibli is not sure: SYSTEM_BUSY")),
         (
             200,
@@ -328,6 +332,55 @@ RESERVED = "Below what Blibli has reserved: "
             InDoubt("Blibli is not sure: E: Internal timeout: not found"),
         ),
         (200, refusal("TOO_MANY_REQUESTS"), Throttled(None)),
+        (200, refusal("RATE_LIMIT_EXCEEDED"), Throttled(None)),
+        (200, refusal("E", "API quota exceeded"), Throttled(None)),
+        (200, refusal("E", "the request limit has been exceeded"), Throttled(None)),
+        (
+            200,
+            refusal("STOCK_LIMIT_EXCEEDED", "Maximum stock limit exceeded"),
+            Rejected("Blibli refused: STOCK_LIMIT_EXCEEDED: Maximum stock limit exceeded"),
+        ),
+        (
+            200,
+            refusal("PROMO_QUOTA_EXCEEDED", "Flash sale quota exceeded for item"),
+            Deferred(None, "Locked for now: PROMO_QUOTA_EXCEEDED: Flash sale quota exceeded for item"),
+        ),
+        (
+            403,
+            refusal("FORBIDDEN", "SKU does not belong to merchant"),
+            Rejected("Blibli forbids this item: FORBIDDEN: SKU does not belong to merchant"),
+        ),
+        (403, refusal("PRODUCT_NOT_FOUND"), Rejected(UNKNOWN + "PRODUCT_NOT_FOUND")),
+        (403, refusal("ITEM_LOCKED"), Deferred(None, "Locked for now: ITEM_LOCKED")),
+        (403, refusal("TOO_MANY_REQUESTS"), Throttled(None)),
+        (403, refusal("E", "temporarily unavailable"), InDoubt("Blibli is not sure: E: temporarily unavailable")),
+        (
+            403,
+            refusal("E", "this API client may not update a product"),
+            Misconfigured(
+                "Blibli forbids this store's calls: E: this API client may not update a product", Scope.STORE
+            ),
+        ),
+        (
+            401,
+            refusal("E", "token not found"),
+            Unauthorized("Blibli does not accept the login: E: token not found", False),
+        ),
+        (
+            200,
+            refusal("UNAUTHORIZED_PRODUCT", "You are unauthorized to update this product"),
+            Rejected("Blibli refused: UNAUTHORIZED_PRODUCT: You are unauthorized to update this product"),
+        ),
+        (
+            200,
+            refusal("UNAUTHORIZED", "this product is not for you"),
+            Rejected("Blibli refused: UNAUTHORIZED: this product is not for you"),
+        ),
+        (
+            200,
+            refusal("E", "sku of an inactive merchant"),
+            Rejected("Blibli refused: E: sku of an inactive merchant"),
+        ),
         (200, refusal("UNAUTHORIZED"), Unauthorized("Blibli does not accept the login: UNAUTHORIZED", False)),
         (
             200,
@@ -374,7 +427,10 @@ RESERVED = "Below what Blibli has reserved: "
         (401, refusal("X"), Unauthorized("Blibli does not accept the login: X", False)),
         (401, b"", Unauthorized("Blibli does not accept the login: HTTP 401", False)),
         (403, b"<html>", Misconfigured("Blibli forbids this store's calls: HTTP 403", Scope.STORE)),
-        (302, b"", Misconfigured("Blibli redirects elsewhere: HTTP 302", Scope.STORE)),
+        (301, b"", Misconfigured("Blibli redirects elsewhere: HTTP 301", Scope.STORE)),
+        (302, b"", Unavailable("Blibli redirects for now, is base_url right? HTTP 302")),
+        (303, b"", InDoubt("Blibli redirects for its answer: HTTP 303")),
+        (307, b"", Unavailable("Blibli redirects for now, is base_url right? HTTP 307")),
         (404, b"<html>", Rejected("Blibli has no such address (item unknown, or base_url wrong): HTTP 404")),
         (413, b"", Rejected("Blibli finds the request too large: HTTP 413")),
         (415, b"", Rejected("Blibli does not take this content type: HTTP 415")),
@@ -395,6 +451,11 @@ RESERVED = "Below what Blibli has reserved: "
 )
 def test_what_an_answer_means(status: int, body: bytes, outcome: Outcome) -> None:
     assert classify(status, wire.envelope(body), None) == outcome
+
+
+def test_a_refusal_at_the_door_that_will_pass_does_not_stop_the_store() -> None:
+    assert classify(403, None, 9.0) == Throttled(9.0)
+    assert classify(403, wire.envelope(refusal("X")), 9.0) == Throttled(9.0)
 
 
 async def test_a_throttle_keeps_its_length_and_an_unavailable_server_is_in_doubt_all_the_same() -> None:
@@ -651,9 +712,11 @@ def test_whatever_a_server_answers_there_is_one_row_and_text_that_can_be_kept(ex
     if isinstance(row.outcome, Accepted):
         assert isinstance(exchange, Answer)
         assert 200 <= exchange.status < 300
-    if isinstance(exchange, NotSent) or isinstance(row.outcome, Unavailable):
-        assert isinstance(exchange, NotSent)
-        assert isinstance(row.outcome, Unavailable)
+    if isinstance(exchange, NotSent):
+        assert row.outcome == Unavailable(exchange.message)
+    elif isinstance(row.outcome, Unavailable):
+        assert isinstance(exchange, Answer)
+        assert exchange.status in {302, 307}
     assert "\0" not in call.response
     call.response.encode()
     if row.answer:

@@ -336,7 +336,40 @@ FORBIDDEN = "Bukalapak forbids this store's calls (check user_agent and scope): 
             refusal("this product is not yours", 403),
             Rejected("Bukalapak says that the item is another shop's: 10001: this product is not yours"),
         ),
-        (302, b"", Misconfigured("Bukalapak redirects elsewhere: HTTP 302", Scope.STORE)),
+        (403, refusal("Produk diblokir", 403), Rejected(UNKNOWN + "Produk diblokir")),
+        (403, refusal("Product is banned", 403), Rejected(UNKNOWN + "Product is banned")),
+        (
+            403,
+            refusal("You are not allowed to edit this product", 403),
+            Rejected("Bukalapak forbids this item: 10001: You are not allowed to edit this product"),
+        ),
+        (
+            403,
+            refusal("Produk sedang promo, stok terkunci", 403),
+            Deferred(None, "Locked for now: 10001: Produk sedang promo, stok terkunci"),
+        ),
+        (403, refusal("Too many requests", 403), Throttled(None)),
+        (
+            403,
+            refusal("the scope does not allow editing a product", 403),
+            Misconfigured(FORBIDDEN + "10001: the scope does not allow editing a product", Scope.STORE),
+        ),
+        (401, refusal("token not found", 401), Unauthorized(TOKEN + "10001: token not found", True)),
+        (
+            422,
+            refusal("Unauthorized to edit this product"),
+            Rejected("Bukalapak refused: 10001: Unauthorized to edit this product"),
+        ),
+        (422, refusal("Unauthorized"), Unauthorized(TOKEN + "10001: Unauthorized", True)),
+        (
+            422,
+            refusal("product of an inactive shop, shop not found"),
+            Rejected(UNKNOWN + "product of an inactive shop, shop not found"),
+        ),
+        (301, b"", Misconfigured("Bukalapak redirects elsewhere: HTTP 301", Scope.STORE)),
+        (302, b"", Unavailable("Bukalapak redirects for now, is base_url right? HTTP 302")),
+        (303, b"", InDoubt("Bukalapak redirects for its answer: HTTP 303")),
+        (307, b"", Unavailable("Bukalapak redirects for now, is base_url right? HTTP 307")),
         (404, b"<html>", Rejected("Bukalapak has no such address (item unknown, or base_url wrong): HTTP 404")),
         (413, b"", Rejected("Bukalapak finds the request too large: HTTP 413")),
         (415, b"", Rejected("Bukalapak does not take this content type: HTTP 415")),
@@ -361,6 +394,31 @@ FORBIDDEN = "Bukalapak forbids this store's calls (check user_agent and scope): 
 )
 def test_what_an_answer_means(status: int, body: bytes, outcome: Outcome) -> None:
     assert classify(status, wire.envelope(body), None) == outcome
+
+
+def test_a_refusal_at_the_door_that_will_pass_does_not_stop_the_store() -> None:
+    assert classify(403, None, 9.0) == Throttled(9.0)
+    assert classify(403, wire.envelope(refusal("no", 403)), 9.0) == Throttled(9.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "units"),
+    [
+        ({"stock": 99}, 99),
+        ({"id": 123, "stock": 99}, 99),
+        ({"id": "abc", "stock": 99, "variants": [{"id": 123, "stock": 4}]}, 4),
+        ({"stock": 5}, None),
+        ({"id": "abc", "stock": 99}, None),
+        ({"id": "abc", "stock": 99, "variants": [{"id": 124, "stock": 4}]}, None),
+        ({"id": 123, "stock": "99"}, None),
+        ({}, None),
+    ],
+)
+async def test_a_success_that_shows_another_quantity_is_in_doubt(data: object, units: int | None) -> None:
+    store, _ = session(shown(data))
+    outcome = (await store.push([Push(1, LISTING, 5)])).rows[0].outcome
+    contradicted = InDoubt(f"Bukalapak's answer contradicts what was sent: {units} instead of 5")
+    assert outcome == (Accepted() if units is None else contradicted)
 
 
 async def test_a_throttle_keeps_its_length_and_an_unavailable_server_is_in_doubt_all_the_same() -> None:
@@ -391,7 +449,7 @@ async def test_the_marketplaces_words_are_one_line_of_bounded_length() -> None:
     store, _ = session(answer(422, refusal("a\nb\x1b[31m\u2028" + "x" * 5000, 422, "E\0")))
     outcome = (await store.push([Push(1, LISTING, 1)])).rows[0].outcome
     assert isinstance(outcome, Rejected)
-    assert outcome.message.startswith("Bukalapak refused: E : a b [31m xxx")
+    assert outcome.message.startswith("Bukalapak refused: E: a b [31m xxx")
     assert len(outcome.message) < 600
 
 
@@ -434,8 +492,9 @@ def shown(data: object) -> Answer:
         ({"id": "abc", "stock": 9, "variants": [{"id": 124, "stock": 4}, {"id": "123", "stock": 5}]}, 5),
         ({"variants": [{"id": 123, "stock": 0}]}, 0),
         ({"id": "abc", "stock": 6, "variants": []}, 6),
-        ({"id": "abc", "stock": 6, "variants": None}, 6),
-        ({"stock": 7}, 7),
+        ({"stock": 6, "variants": []}, 6),
+        ({"id": "abc", "stock": 6, "variants": None}, None),
+        ({"stock": 7}, None),
         ({"id": "xyz", "stock": 7}, None),
         ({"stock": 7, "variants": [{"id": 124, "stock": 7}]}, None),
         ({"stock": 7, "variants": [{"id": 123}]}, None),
@@ -453,6 +512,15 @@ async def test_a_quantity_is_read_where_it_is_assumed_to_be(data: object, quanti
     unreadable = Rejected("Bukalapak shows no stock of this SKU that can be read")
     reading = await store.read([Push(1, LISTING, 9)])
     assert reading.rows == (ReadRow(1, unreadable if quantity is None else Observed(quantity)),)
+
+
+async def test_a_products_own_stock_is_not_given_to_several_skus() -> None:
+    unreadable = Rejected("Bukalapak shows no stock of this SKU that can be read")
+    for data in ({"id": "abc", "stock": 50}, {"id": "abc", "stock": 50, "variants": []}):
+        store, transport = session(shown(data))
+        reading = await store.read([Push(1, LISTING, 5), Push(2, "abc/124", 45)])
+        assert reading.rows == (ReadRow(1, unreadable), ReadRow(2, unreadable))
+        assert len(transport.requests) == 1
 
 
 async def test_a_read_is_one_get_and_its_call_is_kept() -> None:
@@ -487,7 +555,7 @@ async def test_a_read_that_fails_for_the_whole_store_makes_no_further_call(
 
 
 async def test_ids_that_cannot_be_are_not_read_while_the_others_are() -> None:
-    store, transport = session(shown({"stock": 5}))
+    store, transport = session(shown({"stock": 5, "variants": []}))
     reading = await store.read([Push(1, LISTING, 9), Push(2, "not one", 9), Push(3, "xyz/1", 9)])
     assert [row.listing_id for row in reading.rows] == [1, 2, 3]
     assert (reading.rows[0].seen, reading.rows[2].seen) == (Observed(5), Observed(5))
@@ -503,6 +571,7 @@ def test_ids_become_one_text_however_they_are_written() -> None:
     assert channel.remote_variant("abc/123") == LISTING
     assert channel.remote_variant('{"sku_id":"123","product_id":"abc"}') == LISTING
     assert (channel.batch_key(LISTING), channel.read_key(LISTING)) == (LISTING, "abc")
+    assert (channel.batch_key("not one"), channel.read_key("not one")) == ("not one", "not one")
 
 
 def test_a_stores_account_is_its_shop() -> None:
@@ -630,9 +699,11 @@ def test_whatever_a_server_answers_there_is_one_row_and_text_that_can_be_kept(ex
     if isinstance(row.outcome, Accepted):
         assert isinstance(exchange, Answer)
         assert 200 <= exchange.status < 300
-    if isinstance(exchange, NotSent) or isinstance(row.outcome, Unavailable):
-        assert isinstance(exchange, NotSent)
-        assert isinstance(row.outcome, Unavailable)
+    if isinstance(exchange, NotSent):
+        assert row.outcome == Unavailable(exchange.message)
+    elif isinstance(row.outcome, Unavailable):
+        assert isinstance(exchange, Answer)
+        assert row.outcome.message.startswith("Bukalapak redirects for now, is base_url right? ")
     assert "\0" not in call.response
     call.response.encode()
     if row.answer:

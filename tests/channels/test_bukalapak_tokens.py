@@ -158,13 +158,53 @@ async def test_a_first_pair_without_a_refresh_token_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("expires_in", "seconds"),
-    [(60, 60), ("60", 60), (0.5, 0.5), ("", 1800), (None, 1800), (0, 1800), (-5, 1800), (1e300, 1800), ("soon", 1800)],
+    [
+        (60, 60),
+        ("60", 60),
+        (0.5, 0.5),
+        ("", 1800),
+        (None, 1800),
+        (0, 1800),
+        (-5, 1800),
+        (1e300, 1800),
+        ("soon", 1800),
+        ("nan", 1800),
+        (True, 1800),
+        ({}, 1800),
+        ([60], 1800),
+        (10**400, 1800),
+    ],
 )
 async def test_a_life_that_is_not_told_is_taken_to_be_short(expires_in: object, seconds: float) -> None:
     store, _ = session(granted(expires_in=expires_in))
     result = (await store.refresh(TOKENS)).result
     assert isinstance(result, Tokens)
     assert result.access_expires_at == NOW + timedelta(seconds=seconds)
+
+
+async def test_a_pair_is_kept_however_long_it_is_and_whatever_stands_beside_it() -> None:
+    for exchange, access, refresh in (
+        (granted(access_token="e" * 16384), "e" * 16384, NEW_REFRESH),
+        (granted(refresh_token=5), NEW_ACCESS, REFRESH),
+        (granted(token_type={}, scope=[]), NEW_ACCESS, NEW_REFRESH),
+        (answer(200, granted(expires_in=17).body.replace(b"17,", b"1e999,")), NEW_ACCESS, NEW_REFRESH),
+    ):
+        store, _ = session(exchange)
+        result = (await store.refresh(TOKENS)).result
+        assert isinstance(result, Tokens)
+        assert (result.access, result.refresh) == (access, refresh)
+
+
+async def test_a_token_without_a_whole_answer_is_kept_out_of_the_record_and_the_outcome() -> None:
+    body = {"error": "invalid_grant", "error_description": f"not {NEW_ACCESS}", "x": {"access_token": [NEW_ACCESS]}}
+    store, _ = session(answer(400, json.dumps(body).encode()))
+    got = await store.refresh(TOKENS)
+    assert got.result == Unauthorized(OVER + "invalid_grant: not ***", refreshable=False)
+    assert json.loads(got.calls[0].response) == {
+        "error": "invalid_grant",
+        "error_description": "not ***",
+        "x": "***",
+    }
 
 
 OVER = "The authorisation is over or was used before, so the merchant must agree again: "
@@ -196,6 +236,8 @@ UNCLEAR = "Bukalapak's login did not answer clearly: "
         (refused(17), InDoubt(UNCLEAR + "HTTP 400")),
         (answer(429, b"", 9.0), Throttled(9.0)),
         (answer(503, b"", 9.0), InDoubt(UNCLEAR + "HTTP 503")),
+        (answer(404, b"<html>"), Unavailable("Bukalapak's login is not there, is accounts_url right? HTTP 404")),
+        (refused("nobody_knows", 404), InDoubt(UNCLEAR + "nobody_knows: no")),
         (answer(302, b""), InDoubt(UNCLEAR + "HTTP 302")),
         (answer(200, b"<html>"), InDoubt(UNCLEAR + "HTTP 200")),
         (answer(200, b'{"access_token": ""}'), InDoubt(UNCLEAR + "HTTP 200")),
@@ -268,7 +310,9 @@ def test_whatever_the_login_answers_there_is_a_result_and_text_that_can_be_kept(
         assert refreshed.result.access
         assert refreshed.result.refresh
         assert refreshed.result.access_expires_at > refreshed.result.issued_at
-    assert isinstance(refreshed.result, Unavailable) == isinstance(exchange, NotSent)
+    if isinstance(refreshed.result, Unavailable):
+        assert isinstance(exchange, NotSent) or (isinstance(exchange, Answer) and exchange.status == 404)
+    assert not isinstance(exchange, NotSent) or refreshed.result == Unavailable(exchange.message)
     assert "\0" not in refreshed.calls[0].response
     refreshed.calls[0].response.encode()
 

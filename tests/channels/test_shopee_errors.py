@@ -31,6 +31,11 @@ def meant(code: str, message: str = "", status: int = 200, retry_after_seconds: 
     return errors.meaning(answered, wire.envelope(body))
 
 
+def of_a_listing(code: str, reason: str, *, others_taken: bool = False) -> Outcome:
+    answered = Answered(200, "", None, NOW)
+    return errors.of_a_listing(answered, wire.Envelope(code), reason, others_taken=others_taken)
+
+
 def without_envelope(status: int, body: bytes, retry_after_seconds: float | None = None) -> Outcome:
     answered = Answered(status, body.decode(errors="replace"), retry_after_seconds, NOW)
     return errors.meaning(answered, wire.envelope(body)).outcome
@@ -41,6 +46,7 @@ LOCATIONS = (
     "The listing's locations are not as Shopee keeps them (`lumbung store link` names them, `lumbung store"
     " forget-location` is for one that is gone): "
 )
+SHOPS_LOCATIONS = "The store's locations are not as Shopee keeps them (`lumbung store link` names them): "
 STORE = "Shopee does not accept the store: "
 FIT = "The listing is not as Shopee keeps the item: "
 RESERVED = "More is reserved than was sent: "
@@ -97,7 +103,6 @@ def test_a_listing_that_does_not_fit_the_item_is_rejected(code: str, message: st
         ("error_param", "Wrong parameters, detail: something."),
         ("product.error_param", "invalid field ItemId: value must Not Null"),
         ("error_busi_update_stock_failed", "Stock should be within 0-10000000"),
-        ("error_busi_update_stock_failed", "Update stock failed, please check failure_list for detailed reason"),
         ("error_auth", ""),
         ("error_busi", ""),
         ("error_nobody_knows", "of this"),
@@ -121,9 +126,7 @@ def test_what_is_plainly_a_refusal_is_rejected_with_shopees_words(code: str, mes
 )
 def test_a_floor_is_the_number_in_the_text(code: str, message: str, minimum: int) -> None:
     spoken = ": ".join(part for part in (code, message) if part)
-    answered = Answered(200, "", None, NOW)
-    got = errors.meaning(answered, wire.Envelope(code), reason=message).outcome
-    assert got == Floor(minimum, RESERVED + spoken)
+    assert of_a_listing(code, message) == Floor(minimum, RESERVED + spoken)
 
 
 @pytest.mark.parametrize(
@@ -145,16 +148,29 @@ def test_a_floor_without_a_number_that_can_be_read_is_waited_for(code: str, mess
     ("code", "message"),
     [
         ("error_param", "Can not update item with different stock structure. Can only update seller stock with ..."),
-        ("error_auth", "You do not have right to use seller location_id, please only fill seller_stock filed."),
-        ("error_auth", "The location_id input is not matched the shop's location_id(more/wrong)."),
         ("error_auth", "Lack of location_id, please double check."),
-        ("error_busi", "The merchant/shop has multi warehouse, please input location id"),
         ("error_inner", "Invalid stock location ID"),
-        ("warehouse.error_not_in_whitelist", ""),
     ],
 )
 def test_locations_that_do_not_fit_park_the_listing(code: str, message: str) -> None:
     assert meant(code, message).outcome == Misconfigured(LOCATIONS + words(code, message), Scope.LISTING)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("error_auth", "You do not have right to use seller location_id, please only fill seller_stock filed."),
+        ("error_auth", "The shop has no permission to set seller_stock by location_id."),
+        ("error_auth", "The location_id input is not matched the shop's location_id(more/wrong)."),
+        ("error_busi", "The merchant/shop has multi warehouse, please input location id"),
+        ("error_busi", "multi warehouse, please input location id"),
+        ("warehouse.error_not_in_whitelist", ""),
+    ],
+)
+def test_locations_that_the_shop_keeps_otherwise_stop_the_shop(code: str, message: str) -> None:
+    assert meant(code, message) == errors.Meaning(
+        Misconfigured(SHOPS_LOCATIONS + words(code, message), Scope.STORE), everyone=False
+    )
 
 
 @pytest.mark.parametrize("code", ["error_auth", "error_server"])
@@ -188,6 +204,11 @@ def test_what_is_wrong_with_the_shop_stops_the_shop(code: str, message: str) -> 
         ("error_param", "There is no access_token in query"),
         ("error_param", "There is no partner_id in query"),
         ("error_param", "request not from gateway"),
+        ("error_param", "[Gateway] illegal request."),
+        ("error_param", "no timestamp"),
+        ("error_param", "Missing required parameter: sign"),
+        ("error_param", "access_token is required"),
+        ("error_auth", "The source IP is not in the whitelist"),
         ("error_auth", "Invalid partner_id"),
         ("error_auth", "No permission to current api."),
         ("error_permission", "This app type has no permission to this API"),
@@ -269,12 +290,118 @@ def test_a_holiday_is_everyones(code: str, message: str) -> None:
         ("error_data", "parse data failed"),
         ("product.duplicate_request", ""),
         ("error_nobody_knows", "item not found, please try later"),
-        ("", "System error"),
+        ("error_busi_update_stock_failed", ""),
+        (
+            "product.error_busi_update_stock_failed",
+            "Update stock failed, please check failure_list for detailed reason",
+        ),
     ],
 )
 def test_what_does_not_say_whether_it_was_applied_is_in_doubt(code: str, message: str) -> None:
-    got = errors.meaning(Answered(200, "", None, NOW), wire.Envelope(code), reason=message).outcome
-    assert got == InDoubt(UNSURE + ": ".join(part for part in (code, message) if part))
+    assert meant(code, message).outcome == InDoubt(UNSURE + words(code, message))
+
+
+# --- The reason of one listing ---
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        ("error_promotion_cantnot_update_stock", Deferred(None, LOCKED + "error_promotion_cantnot_update_stock")),
+        ("product.error_system_busy", InDoubt(UNSURE + "product.error_system_busy")),
+        ("product.error_item_not_found", Rejected(GONE + "product.error_item_not_found")),
+        ("error_item_uneditable", Rejected(GONE + "error_item_uneditable")),
+        ("ERROR_SERVER", InDoubt(UNSURE + "ERROR_SERVER")),
+        ("error_nobody_knows", Rejected(REFUSED + "error_nobody_knows")),
+        ("System error", InDoubt(UNSURE + "System error")),
+        ("", Rejected(REFUSED + "HTTP 200, no reason given")),
+    ],
+)
+def test_a_reason_is_read_as_a_code_and_else_as_words(reason: str, outcome: Outcome) -> None:
+    assert of_a_listing("", reason) == outcome
+
+
+def test_the_calls_code_counts_only_for_a_listing_without_a_reason() -> None:
+    unknown = "error_server: model ID not exist in sku"
+    assert of_a_listing("error_server", "model ID not exist in sku") == Rejected(GONE + unknown)
+    assert of_a_listing("error_server", "something else") == Rejected(REFUSED + "error_server: something else")
+    assert of_a_listing("error_server", "") == InDoubt(UNSURE + "error_server")
+    failed = "error_busi_update_stock_failed"
+    assert of_a_listing(failed, "") == Rejected(REFUSED + failed)
+
+
+@pytest.mark.parametrize(
+    ("reason", "spoken"),
+    [
+        ("shop_id is invalid", STORE + "shop_id is invalid"),
+        ("Your shop is CNSC", STORE + "Your shop is CNSC"),
+        ("partner_id is required", APPLICATION + "partner_id is required"),
+        ("No permission to current api", APPLICATION + "No permission to current api"),
+        ("Invalid access token", TOKEN + "Invalid access token"),
+        (
+            "The merchant/shop has multi warehouse, please input location id",
+            SHOPS_LOCATIONS + "The merchant/shop has multi warehouse, please input location id",
+        ),
+    ],
+)
+@pytest.mark.parametrize("others_taken", [True, False])
+def test_the_words_of_one_listings_reason_never_stop_the_store(reason: str, spoken: str, others_taken: bool) -> None:
+    assert of_a_listing("", reason, others_taken=others_taken) == Misconfigured(spoken, Scope.LISTING)
+
+
+def test_a_code_as_a_reason_stops_the_store_only_where_nothing_was_taken() -> None:
+    blocked, dead = "error_wms_shop_block_upate_stock", "shop_access_expired"
+    assert of_a_listing("", blocked) == Misconfigured(STORE + blocked, Scope.STORE)
+    assert of_a_listing("", blocked, others_taken=True) == Misconfigured(STORE + blocked, Scope.LISTING)
+    assert of_a_listing("", dead) == Unauthorized(DEAD + dead, refreshable=False)
+    assert of_a_listing("", dead, others_taken=True) == Misconfigured(DEAD + dead, Scope.LISTING)
+
+
+def test_one_listings_reason_slows_the_store_down_and_neither_the_application_nor_the_whole_day() -> None:
+    assert of_a_listing("", "error_limit") == Throttled(None, Scope.STORE, "The day's calls are used up: error_limit")
+    partner = "Too many requests of the partner"
+    assert of_a_listing("", partner) == Throttled(None, Scope.STORE, SLOW + partner)
+
+
+# --- What stands before Shopee, in Shopee's form ---
+
+
+WHITELIST = "Refused before it came to Shopee (is this machine's address in the app's IP whitelist?): "
+NOWHERE = "There is no such address, is base_url right? "
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "outcome"),
+    [
+        (403, "Forbidden", "Access Denied", Misconfigured(WHITELIST + "Forbidden: Access Denied", Scope.STORE)),
+        (401, "Unauthorized", "x", Unauthorized(TOKEN + "Unauthorized: x", refreshable=True)),
+        (401, "error_nobody_knows", "", Unauthorized(TOKEN + "error_nobody_knows", refreshable=True)),
+        (404, "Not Found", "no Route matched", Unavailable(NOWHERE + "Not Found: no Route matched")),
+        (404, "error_nobody_knows", "", Unavailable(NOWHERE + "error_nobody_knows")),
+        (408, "Request Expired", "", InDoubt("Shopee gave up waiting: Request Expired")),
+        (408, "Request Timeout", "", InDoubt(UNSURE + "Request Timeout")),
+        (200, "Bad Gateway", "", InDoubt(UNSURE + "Bad Gateway")),
+        (400, "Service Unavailable", "", InDoubt(UNSURE + "Service Unavailable")),
+        (403, "Too Many Requests", "", Throttled(None, Scope.STORE, SLOW + "Too Many Requests")),
+        # Shopee's own codes are looked up under any status; an unknown one may be about one listing.
+        (403, "error_nobody_knows", "", Rejected(REFUSED + "error_nobody_knows")),
+        (404, "error_item_not_found", "", Rejected(GONE + "error_item_not_found")),
+    ],
+)
+def test_a_foreign_answer_in_shopees_form_parks_no_listing(
+    status: int, code: str, message: str, outcome: Outcome
+) -> None:
+    assert meant(code, message, status).outcome == outcome
+
+
+def test_a_refusal_at_the_door_that_will_pass_does_not_stop_the_store() -> None:
+    slow = "Refused before it came to Shopee: "
+    assert without_envelope(403, b"<html>", 9.0) == Throttled(9.0, Scope.STORE, slow + "HTTP 403")
+    foreign = meant("Forbidden", "", 403, retry_after_seconds=9.0).outcome
+    assert foreign == Throttled(9.0, Scope.STORE, slow + "Forbidden")
+
+
+# --- How fast ---
 
 
 @pytest.mark.parametrize(
@@ -331,7 +458,11 @@ def test_the_quotas_day_ends_at_16_utc(now: datetime, seconds: float) -> None:
         (200, envelope()[:-1], InDoubt("Shopee's answer cannot be read: HTTP 200")),
         (200, b"[" * 100_000, InDoubt("Shopee's answer cannot be read: HTTP 200")),
         (400, b"<html>", InDoubt("Shopee's answer cannot be read: HTTP 400")),
-        (408, b"", InDoubt("Shopee's answer cannot be read: HTTP 408")),
+        (408, b"", InDoubt("Shopee gave up waiting: HTTP 408")),
+        (302, b"", Unavailable("Shopee redirects for now, is base_url right? HTTP 302")),
+        (303, b"", InDoubt("Shopee redirects for its answer: HTTP 303")),
+        (307, b"", Unavailable("Shopee redirects for now, is base_url right? HTTP 307")),
+        (308, b"", Misconfigured("Shopee redirects elsewhere: HTTP 308", Scope.STORE)),
         (301, b"", Misconfigured("Shopee redirects elsewhere: HTTP 301", Scope.STORE)),
         (401, b"", Unauthorized(TOKEN + "HTTP 401", refreshable=True)),
         (

@@ -89,7 +89,8 @@ async def test_items_without_variations_are_read_together() -> None:
         (item(7, {"stock": "3"}), Observed(3)),
         ({**item(7), **stock({"stock": 3}, shopee_stock=[{"location_id": "IDG", "stock": "99"}])}, Observed(3)),
         (item(7, {"location_id": "IDZ", "stock": 3}, {"location_id": "IDB", "stock": 4}), Observed(7)),
-        (item(7), Observed(0)),
+        (item(7), UNREADABLE),
+        (item(7, {"stock": 0}), Observed(0)),
         (item(7, {"stock": 3}, item_status="BANNED"), Observed(3)),
         (item(7, {"stock": 3}, item_status="UNLIST"), Observed(3)),
         (item(7, {"stock": 3}, item_status="SELLER_DELETE"), Rejected("Item 7 is deleted on Shopee")),
@@ -119,6 +120,22 @@ async def test_only_the_listings_own_locations_count() -> None:
     )
     got = await read(items(entry), of_item(1, 7, IDZ=1, IDB=1), of_item(2, 7, IDB=1, GONE=1), of_item(3, 7))
     assert got == [Observed(7), Observed(4), Observed(57)]
+
+
+@pytest.mark.parametrize("place", [{"location_id": "IDX"}, {"location_id": ""}, {"location_id": None}, {}])
+async def test_a_listing_that_is_shown_at_none_of_its_locations_is_not_read(place: dict[str, object]) -> None:
+    shown = {**place, "stock": 100}
+    assert await read(items(item(7, shown)), of_item(1, 7, IDZ=1)) == [UNREADABLE]
+    assert await read(models({"model_id": 55, **stock(shown)}), of_model(1, 55, IDZ=1)) == [UNREADABLE]
+
+
+async def test_a_list_longer_than_any_items_is_no_answer() -> None:
+    longer = [{"model_id": 55, **stock({"stock": 3})}] * 1001
+    assert await read(models(*longer), of_model(1, 55)) == [Unavailable("Shopee's answer cannot be read")]
+    assert await read(models(*longer[1:]), of_model(1, 55)) == [Observed(3)]
+    assert await read(items(*[item(7, {"stock": 3})] * 1001), of_item(1, 7)) == [
+        Unavailable("Shopee's answer cannot be read")
+    ]
 
 
 @pytest.mark.parametrize("response", [{}, {"item_list": []}, {"item_list": None}])
@@ -260,7 +277,8 @@ async def test_a_read_that_fails_leaves_no_doubt(exchange: Exchange, seen: Outco
         (
             answer(200, envelope(error="error_inner", message="Invalid stock location ID")),
             Misconfigured(
-                "The listing's locations are not as Shopee keeps them: error_inner: Invalid stock location ID",
+                "The listing's locations are not as Shopee keeps them (`lumbung store link` names them, `lumbung store"
+                " forget-location` is for one that is gone): error_inner: Invalid stock location ID",
                 Scope.STORE,
             ),
         ),

@@ -26,12 +26,19 @@ from lumbung.channels.base import (
     Unauthorized,
     Unavailable,
 )
+from lumbung.channels.call import Answered
 from lumbung.channels.http import Answer, NoAnswer, NotSent
+from lumbung.channels.shopee import errors
 from lumbung.channels.shopee.manifest import MANIFEST
+from lumbung.channels.shopee.wire import Envelope
 
 from .shopee_transport import NOW, answer, envelope, push, session, updated, variant
 
 UNMENTIONED = InDoubt("Shopee's answer does not mention the listing")
+LOCATIONS = (
+    "The listing's locations are not as Shopee keeps them (`lumbung store link` names them, `lumbung store"
+    " forget-location` is for one that is gone): "
+)
 BOTH = InDoubt("Shopee's answer contradicts itself: taken and refused")
 
 
@@ -234,7 +241,7 @@ async def test_a_location_that_was_refused_is_the_listings_reason() -> None:
     body = updated(
         {"model_id": 55, "location_id": "IDZ", "stock": 4}, failed=[{"model_id": 55, "failed_reason": reason}]
     )
-    misplaced = Misconfigured(f"The listing's locations are not as Shopee keeps them: {reason}")
+    misplaced = Misconfigured(LOCATIONS + reason)
     got = await attempt(body, push(1, 55, 5, IDZ=4, IDB=1))
     assert [row.outcome for row in got.rows] == [misplaced]
     assert json.loads(got.rows[0].answer) == [
@@ -287,6 +294,50 @@ async def test_lists_that_cannot_be_read_are_in_doubt(response: object, error: s
     assert got.as_a_whole is False
 
 
+@pytest.mark.parametrize("name", ["success_list", "failure_list"])
+async def test_a_list_longer_than_an_updates_is_no_answer(name: str) -> None:
+    unreadable = InDoubt("Shopee's lists cannot be read")
+    for pushed, most in ((push(1, 55), 50), (push(1, 55, 5, IDZ=4, IDB=1), 100)):
+        longer = envelope({name: [{"model_id": 56}] * (most + 1)})
+        assert await outcomes(longer, pushed) == [unreadable]
+        assert await outcomes(envelope({name: [{"model_id": 56}] * most}), pushed) == [UNMENTIONED]
+
+
+async def test_a_reason_that_many_listings_share_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    real = errors.of_a_listing
+
+    def counted(answered: Answered, answer: Envelope, reason: str, *, others_taken: bool) -> Outcome:
+        looked_up.append(reason)
+        return real(answered, answer, reason, others_taken=others_taken)
+
+    monkeypatch.setattr(errors, "of_a_listing", counted)
+    pushes = [push(number, number) for number in range(1, 51)]
+    reason = "than reserve stock " * 100
+    body = updated(failed=[{"model_id": number, "failed_reason": reason} for number in range(1, 51)])
+    got = await outcomes(body, *pushes)
+    assert looked_up == [reason[:500].strip()]
+    assert got == [Deferred(None, f"More is reserved than was sent: {looked_up[0]}")] * 50
+
+
+async def test_one_listing_that_is_refused_for_the_shop_does_not_stop_its_siblings_store() -> None:
+    failed = [{"model_id": 56, "failed_reason": "shop_id is invalid"}]
+    got = await outcomes(updated({"model_id": 55, "stock": 5}, failed=failed), push(1, 55), push(2, 56))
+    assert got == [Accepted(), Misconfigured("Shopee does not accept the store: shop_id is invalid", Scope.LISTING)]
+
+
+async def test_a_listing_that_does_not_exist_is_rejected_under_a_servers_error_too() -> None:
+    body = updated(
+        {"model_id": 55, "stock": 5},
+        failed=[{"model_id": 56, "failed_reason": "model ID not exist"}],
+        error="error_server",
+    )
+    assert await outcomes(body, push(1, 55), push(2, 56)) == [
+        Accepted(),
+        gone("error_server: model ID not exist"),
+    ]
+
+
 async def test_a_success_under_a_status_that_fails_is_in_doubt() -> None:
     body = updated({"model_id": 55, "stock": 5})
     contradiction = InDoubt("Shopee's answer contradicts itself: HTTP 400, no reason given")
@@ -307,9 +358,7 @@ async def test_a_success_under_a_status_that_fails_is_in_doubt() -> None:
         (
             "error_inner",
             "Invalid stock location ID",
-            Misconfigured(
-                "The listing's locations are not as Shopee keeps them: error_inner: Invalid stock location ID"
-            ),
+            Misconfigured(LOCATIONS + "error_inner: Invalid stock location ID"),
         ),
         (
             "error_promotion_cantnot_update_stock",
@@ -326,6 +375,16 @@ async def test_a_refusal_that_may_be_one_listings_is_cut_in_halves(code: str, me
     assert several.as_a_whole is True
     assert alone.rows == (Row(1, outcome, body.decode()),)
     assert alone.as_a_whole is False
+
+
+async def test_an_update_that_failed_without_lists_is_in_doubt_for_all() -> None:
+    body = envelope(error="error_busi_update_stock_failed", message="Update stock failed, please check failure_list")
+    got = await attempt(body, push(1, 55), push(2, 56))
+    unsure = InDoubt(
+        "Shopee is not sure: error_busi_update_stock_failed: Update stock failed, please check failure_list"
+    )
+    assert [row.outcome for row in got.rows] == [unsure, unsure]
+    assert got.as_a_whole is False
 
 
 async def test_a_floor_of_a_whole_call_is_nobodys_until_it_is_alone() -> None:

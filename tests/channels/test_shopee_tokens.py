@@ -123,6 +123,56 @@ async def test_a_pair_is_kept_however_its_life_is_told(expire_in: object, life: 
     assert (await refresh(200, pair(expire_in=expire_in))).result == new(life)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"error": None},
+        {"shop_id": ""},
+        {"shop_id": 0},
+        {"shop_id": -5},
+        {"shop_id": None},
+        {"shop_id": "2000002"},
+        {"shop_id": "x"},
+        {"shop_id": {}},
+        {"message": {"a": 1}},
+        {"request_id": []},
+        {"partner_id": 10**400},
+        {"expire_in": "14400"},
+    ],
+)
+async def test_a_pair_is_kept_whatever_stands_beside_it(beside: dict[str, object]) -> None:
+    assert (await refresh(200, pair(**beside))).result == new()
+
+
+async def test_a_pair_without_an_error_is_a_pair() -> None:
+    bare = json.dumps({"access_token": "new_access", "refresh_token": "new_refresh"}).encode()
+    assert (await refresh(200, bare)).result == new()
+
+
+async def test_a_life_that_no_number_can_hold_does_not_lose_the_pair() -> None:
+    body = pair(expire_in=14400).replace(b"14400", b"1" + b"0" * 5000)
+    got = await refresh(200, body)
+    assert got.result == new()
+    assert "new_" not in repr(got.calls)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pair(refresh_token="", message="it was new_access"),
+        pair(error="error_auth", message="it was new_access"),
+        pair(access_token={"deep": ["new_access"]}, message="it was new_access"),
+        pair(access_token=None, response={"access_token": "new_access"}, message="it was new_access"),
+    ],
+)
+async def test_a_token_without_its_pair_is_kept_out_of_the_record_and_the_outcome(body: bytes) -> None:
+    got = await refresh(200, body)
+    assert isinstance(got.result, InDoubt | Unauthorized)
+    assert got.result.message.endswith("it was ***")
+    assert json.loads(got.calls[0].response)["message"] == "it was ***"
+    assert "new_access" not in repr(got)
+
+
 @pytest.mark.parametrize("status", [200, 201, 403, 429, 500])
 async def test_a_pair_is_kept_under_any_status(status: int) -> None:
     assert (await refresh(status, pair())).result == new()
@@ -155,7 +205,15 @@ async def test_new_tokens_are_kept_out_of_the_record_wherever_they_stand(body: b
         (200, envelope(error="error_inner"), InDoubt("Shopee is not sure: error_inner")),
         (500, envelope(error="error_auth"), InDoubt("Shopee failed: error_auth")),
         (502, b"<html>", InDoubt("Shopee failed: HTTP 502")),
-        (408, b"", InDoubt("Shopee's answer cannot be read: HTTP 408")),
+        (408, b"", InDoubt("Shopee gave up waiting: HTTP 408")),
+        (200, pair(error="error_new"), InDoubt("Shopee gives no tokens, and does not plainly say why: error_new")),
+        (
+            403,
+            envelope(error="Forbidden"),
+            Unavailable(
+                "Refused before it came to Shopee (is this machine's address in the app's IP whitelist?): Forbidden"
+            ),
+        ),
         (
             200,
             envelope(error="error_new"),

@@ -16,7 +16,7 @@ from lumbung.db.lease import ChannelTimes, LeaseRow
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection
 from lumbung.dispatch.policy import DELIVERED_MESSAGE, Defer, Deliver, ListingDecision, Park, Retry, Stay
-from lumbung.dispatch.postgres import _record
+from lumbung.dispatch.recording import record as write_results
 from lumbung.dispatch.report import Report, Result
 from lumbung.model import DueFor, Lane
 from lumbung.settings import Settings
@@ -129,7 +129,7 @@ async def record(
 async def record_on(
     connection: Connection, held: LeaseRow, *told: Told, epoch: int | None = None, settings: Settings = SETTINGS
 ) -> set[int]:
-    recorded = await _record(connection, [report(held, *(one.result for one in told), epoch=epoch)], settings)
+    recorded = await write_results(connection, [report(held, *(one.result for one in told), epoch=epoch)], settings)
     return {listing_id for _, listing_id, _ in recorded.written}
 
 

@@ -31,8 +31,9 @@ from lumbung.dispatch.policy import (
     Stay,
     Submit,
 )
-from lumbung.dispatch.postgres import RESPONSE_BYTES_MAX, PostgresStorage, clip_json
+from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.dispatch.recorder import Recorder
+from lumbung.dispatch.recording import RESPONSE_BYTES_MAX, clip_json
 from lumbung.dispatch.report import Report, Result
 from lumbung.dispatch.storage import Recorded
 from lumbung.errors import LockBusy, LumbungError, Unavailable

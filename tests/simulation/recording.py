@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lumbung.db.delivery import Ended
 from lumbung.dispatch.policy import AwaitFloor, Defer, Deliver, Park, Retry, Submit
-from lumbung.dispatch.postgres import is_failure, key_of, state_row
+from lumbung.dispatch.recording import is_failure, key_of, state_row
 from lumbung.dispatch.report import Report, Result
 from lumbung.dispatch.storage import Recorded
 from tests.simulation import leases

@@ -22,9 +22,10 @@ from lumbung.channels.base import (
 from lumbung.channels.http import HttpClient
 from lumbung.clock import Clock
 from lumbung.db.lease import LeaseRow
+from lumbung.dispatch.engine import Engine
 from lumbung.dispatch.opening import Opener
 from lumbung.dispatch.report import Lease
-from lumbung.dispatch.sender import Engine, StoreSender
+from lumbung.dispatch.sender import StoreSender
 from lumbung.keyring import Keyring
 from tests.simulation.loop import Process, VirtualClock
 from tests.simulation.marketplace import Account, Marketplace

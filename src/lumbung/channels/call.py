@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
 
@@ -14,11 +14,11 @@ from lumbung.channels.redaction import redact
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The marketplace's answer. `text` is its body without secrets: nothing that is made of it can hold one.
-    `at` (UTC): when the call was begun."""
+    """The marketplace's answer. `text` is its body without the secrets of the call: nothing that is made of it can hold
+    one, unless it brings new ones. `at` (UTC): when the call was begun."""
 
     status: int
-    text: str
+    text: str = field(repr=False)
     retry_after_seconds: float | None
     at: datetime
 
@@ -29,8 +29,8 @@ class Called:
     included, for the few answers that bring some; empty without an answer."""
 
     came: Answered | NotSent | NoAnswer
-    record: CallRecord
-    body: bytes = b""
+    record: CallRecord = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 async def call(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace, TracebackType
@@ -38,7 +38,7 @@ class Answer:
     """A whole answer. `retry_after_seconds` is the parsed Retry-After header (seconds or a date)."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)  # it may bring tokens
     headers: Mapping[str, str]
     started_at: datetime
     duration_ms: float

@@ -9,9 +9,10 @@ from lumbung.channels.base import Channel, Manifest, RotatesTokens
 from lumbung.channels.http import HttpClient
 from lumbung.clock import Clock
 from lumbung.db.lease import ChannelTimes, LeaseRow
+from lumbung.dispatch.engine import Engine, StoreLimits
 from lumbung.dispatch.lease_clock import lifetime_seconds
 from lumbung.dispatch.report import Lease
-from lumbung.dispatch.sender import Engine, StoreLimits, StoreSender
+from lumbung.dispatch.sender import StoreSender
 from lumbung.dispatch.tokens import TokenKeeper, unseal
 from lumbung.keyring import Keyring
 from lumbung.model import purpose_of_application, purpose_of_store

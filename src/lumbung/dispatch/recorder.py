@@ -23,7 +23,7 @@ import structlog
 
 from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.policy import Deliver, Retry
-from lumbung.dispatch.postgres import is_failure, key_of
+from lumbung.dispatch.recording import is_failure, key_of
 from lumbung.dispatch.report import Report, Result
 from lumbung.dispatch.storage import Recorded, Storage
 from lumbung.errors import LockBusy, LumbungError

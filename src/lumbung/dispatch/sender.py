@@ -8,8 +8,7 @@ the limits on calls in flight allow. What is sent is the newest quantity at that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -27,21 +26,16 @@ from lumbung.channels.base import (
     Unauthorized,
     Unavailable,
 )
-from lumbung.clock import Clock
 from lumbung.db.delivery import Due
 from lumbung.dispatch.backoff import backoff_seconds
 from lumbung.dispatch.batching import Bisection
 from lumbung.dispatch.breaker import Breaker
-from lumbung.dispatch.budgets import Budgets
+from lumbung.dispatch.engine import Engine, StoreLimits, delays_of
 from lumbung.dispatch.judge import Exchanged, Judge, Moment, Told, Verdict, sent_quantity
-from lumbung.dispatch.lease_clock import LeaseClock
-from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.pacing import Pacer
-from lumbung.dispatch.permits import Permits
 from lumbung.dispatch.policy import (
     AwaitFloor,
     Defer,
-    Delays,
     Fine,
     Pause,
     Refresh,
@@ -51,45 +45,14 @@ from lumbung.dispatch.policy import (
     Trouble,
     Unclear,
 )
-from lumbung.dispatch.recorder import Recorder
 from lumbung.dispatch.report import Lease, Report, Result
-from lumbung.dispatch.storage import Storage
 from lumbung.dispatch.tokens import Refusal, TokenKeeper
 from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
 from lumbung.errors import LumbungError
-from lumbung.settings import Settings
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreLimits:
-    """What the store's channel, or its own settings, allow. Seconds."""
-
-    calls_per_second: float
-    burst: int
-    call_timeout_seconds: float
-    quiesce_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What all senders of a process share. `permits`: calls at once, by channel code. `look_after(seconds)`: have the
-    worker look for waits that are over. `keep`: let a task end, also when its sender is gone."""
-
-    storage: Storage
-    settings: Settings
-    clock: Clock
-    recorder: Recorder
-    lease_clock: LeaseClock
-    permits: Mapping[str, Permits]
-    budgets: Budgets
-    metrics: WorkerMetrics
-    dice: Callable[[], float]
-    look_after: Callable[[float], None]
-    keep: Callable[[Awaitable[None]], None]
 
 
 class StoreSender:
@@ -553,18 +516,3 @@ def _push_of(task: Task, listing: Due) -> Push:
     if task is Task.ASK and listing.submitted is not None:
         quantity = listing.submitted.quantity
     return Push(listing.listing_id, listing.remote_variant, quantity, listing.locations, listing.expected)
-
-
-def delays_of(settings: Settings) -> Delays:
-    return Delays(
-        backoff_first_seconds=settings.backoff_first_seconds,
-        backoff_max_seconds=settings.backoff_max_seconds,
-        throttle_default_seconds=settings.throttle_default_seconds,
-        throttle_seconds_min=settings.throttle_seconds_min,
-        throttle_seconds_max=settings.throttle_seconds_max,
-        defer_default_seconds=settings.defer_default_seconds,
-        defer_seconds_max=settings.defer_seconds_max,
-        floor_retry_seconds=settings.floor_retry_seconds,
-        submitted_check_seconds_max=settings.submitted_check_seconds_max,
-        submitted_seconds_max=settings.submitted_seconds_max,
-    )

@@ -23,13 +23,14 @@ from lumbung.clock import Clock
 from lumbung.db.delivery import Work
 from lumbung.db.lease import LeaseRow
 from lumbung.dispatch.budgets import Budgets
+from lumbung.dispatch.engine import Engine
 from lumbung.dispatch.lease_clock import LeaseClock
 from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.opening import Opener
 from lumbung.dispatch.permits import Permits
 from lumbung.dispatch.recorder import Recorder
 from lumbung.dispatch.report import Lease
-from lumbung.dispatch.sender import Engine, StoreSender
+from lumbung.dispatch.sender import StoreSender
 from lumbung.dispatch.share import excess, room
 from lumbung.dispatch.storage import Storage
 from lumbung.errors import LumbungError

@@ -23,6 +23,7 @@ from lumbung.channels.base import (
     Scope,
     Throttled,
     Unauthorized,
+    Unavailable,
 )
 from lumbung.channels.blibli.wire import Envelope
 from lumbung.channels.reservation import RESERVED, least_units
@@ -48,10 +49,17 @@ class StatusRule:
 
 @dataclass(frozen=True, slots=True)
 class WordRule:
-    """Decides on an envelope that refuses: `pattern` is searched in errorCode and, failing that, in errorMessage."""
+    """Decides on an envelope that refuses: `pattern` is searched in errorCode and, failing that, in errorMessage, and
+    `unless` must be in neither."""
 
     pattern: re.Pattern[str]
     outcome: Callable[[Said], Outcome]
+    unless: re.Pattern[str] | None = None
+
+    def matches(self, said: Said, answer: Envelope) -> bool:
+        if self.unless is not None and self.unless.search(said.words):
+            return False
+        return any(self.pattern.search(text) is not None for text in (answer.code, answer.message))
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
@@ -60,6 +68,20 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 # Between two words: NOT_FOUND, not-found, not found, NotFound.
 _ = r"[ _-]?"
+
+# What is about one item is no verdict on the store, however the item is refused.
+_ITEM = _any_of(r"(?<![a-z])(sku|product|produk|item|barang|listing|stock|stok)")
+_LOGIN = _any_of(
+    r"token",
+    r"credential",
+    r"signature",
+    r"authenticat",
+    rf"(?<![a-z])log{_}in",
+    r"(?<![a-z])(api|app|client)(?![a-z])",
+    r"application",
+    r"scope",
+    rf"user{_}agent",
+)
 
 
 def _reserved(said: Said) -> Outcome:
@@ -70,7 +92,11 @@ def _reserved(said: Said) -> Outcome:
 
 STATUS_RULES: tuple[StatusRule, ...] = (
     StatusRule(204, 204, lambda _said: Accepted()),  # [C] seen; it has no body
-    # No redirect is followed: a stock write that goes elsewhere is a wrong base_url, for every listing alike.
+    # No redirect is followed. One that is for now only is a page of somebody's trouble or login, and nothing was
+    # applied; any other is a wrong base_url, for every listing alike.
+    StatusRule(302, 302, lambda said: Unavailable(f"Blibli redirects for now, is base_url right? {said.words}")),
+    StatusRule(303, 303, lambda said: InDoubt(f"Blibli redirects for its answer: {said.words}")),
+    StatusRule(307, 307, lambda said: Unavailable(f"Blibli redirects for now, is base_url right? {said.words}")),
     StatusRule(300, 399, lambda said: Misconfigured(f"Blibli redirects elsewhere: {said.words}", Scope.STORE)),
     StatusRule(401, 401, lambda said: Unauthorized(f"Blibli does not accept the login: {said.words}", False)),
     StatusRule(403, 403, lambda said: Misconfigured(f"Blibli forbids this store's calls: {said.words}", Scope.STORE)),
@@ -84,7 +110,13 @@ STATUS_RULES: tuple[StatusRule, ...] = (
 
 WORD_RULES: tuple[WordRule, ...] = (
     WordRule(
-        _any_of(rf"too{_}many{_}request", rf"rate{_}limit", rf"limit{_}exceeded", r"throttl", rf"quota{_}exceeded"),
+        # A limit or quota of something else, such as the stock of a flash sale, is no limit of calls.
+        _any_of(
+            rf"too{_}many{_}(request|call)",
+            rf"(?<![a-z])rate{_}limit",
+            rf"(?<![a-z])(rate|request|api|call)s?{_}(limit|quota){_}(is |has been )?exceeded",
+            r"throttl",
+        ),
         lambda said: Throttled(said.retry_after_seconds),
     ),
     # Doubt comes before every reading that would end an item: "product not found: internal timeout" says nothing.
@@ -116,6 +148,7 @@ WORD_RULES: tuple[WordRule, ...] = (
             rf"signature{_}(is )?(invalid|mismatch|expired|not{_}match)",
         ),
         lambda said: Unauthorized(f"Blibli does not accept the login: {said.words}", False),
+        unless=_ITEM,
     ),
     # Only words about the store itself, adjacent to it: these stop the whole store.
     WordRule(
@@ -125,6 +158,7 @@ WORD_RULES: tuple[WordRule, ...] = (
             rf"(invalid|unknown|inactive){_}(store|merchant|seller|business{_}partner)\b",
         ),
         lambda said: Misconfigured(f"Blibli does not accept the store: {said.words}", Scope.STORE),
+        unless=_ITEM,
     ),
     WordRule(
         _any_of(rf"pick{_}?up{_}point"),
@@ -136,7 +170,7 @@ WORD_RULES: tuple[WordRule, ...] = (
             rf"not{_}found",
             rf"not{_}exist",
             rf"tidak{_}ditemukan",
-            rf"(unknown|invalid){_}([a-z]+{_})?(sku|product|item)",
+            rf"(unknown|invalid){_}([a-z]{{1,20}}{_})?(sku|product|item)",
             rf"(sku|product|item){_}(code|id)?{_}(is )?(unknown|invalid)",
             r"deleted",
             r"archived",
@@ -163,6 +197,8 @@ WORD_RULES: tuple[WordRule, ...] = (
 def classify(status: int, answer: Envelope | None, retry_after_seconds: float | None) -> Outcome:
     """What one answer means for the one listing of the call. `answer` is None when no envelope could be read."""
     said = Said(status, retry_after_seconds, _words(status, answer))
+    if status in {401, 403} and (instead := _not_the_store(said, answer)) is not None:
+        return instead
     for rule in STATUS_RULES:
         if rule.first <= status <= rule.last:
             return rule.outcome(said)
@@ -170,12 +206,36 @@ def classify(status: int, answer: Envelope | None, retry_after_seconds: float | 
         return _without_envelope(said)
     if answer.success:
         return _claims_success(said, answer)
-    for word_rule in WORD_RULES:
-        if word_rule.pattern.search(answer.code) or word_rule.pattern.search(answer.message):
-            return word_rule.outcome(said)
+    found = _by_words(said, answer)
+    if found is not None:
+        return found
+    if 200 <= status < 300 and not answer.code and not answer.message:
+        return InDoubt(f"Blibli's answer contradicts itself: {said.words}")  # no errorCode is the sign of success [C]
     if 200 <= status < 300 or status in {400, 404, 409, 422}:
         return Rejected(f"Blibli refused: {said.words}")
     return InDoubt(f"Blibli answered strangely: {said.words}")
+
+
+def _by_words(said: Said, answer: Envelope) -> Outcome | None:
+    return next((rule.outcome(said) for rule in WORD_RULES if rule.matches(said, answer)), None)
+
+
+def _not_the_store(said: Said, answer: Envelope | None) -> Outcome | None:
+    """What a 401 or 403 means when it is not about the store: it will pass, or it is about one item. None: it is."""
+    found = None if answer is None else _by_words(said, answer)
+    if isinstance(found, Throttled):
+        return found
+    if said.status == 403 and said.retry_after_seconds is not None:
+        return Throttled(said.retry_after_seconds)
+    if _LOGIN.search(said.words):
+        return None
+    match found:
+        case Deferred() | Floor() | InDoubt() | Misconfigured(scope=Scope.LISTING):
+            return found
+        case _ if _ITEM.search(said.words):
+            return found if isinstance(found, Rejected) else Rejected(f"Blibli forbids this item: {said.words}")
+        case _:
+            return None
 
 
 def _claims_success(said: Said, answer: Envelope) -> Outcome:

@@ -11,7 +11,7 @@ with every update it would put up again what the merchant has taken down. What a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 from urllib.parse import quote, urlencode
 
@@ -50,6 +50,7 @@ from lumbung.clock import Clock
 from lumbung.errors import BadRequest
 
 _NOT_AUTHORISED = Unauthorized("The store is not authorised yet: run `lumbung store authorize`", refreshable=False)
+_UNREADABLE = Rejected("Bukalapak shows no stock of this SKU that can be read")
 _NO_ACCESS_TOKEN = Unauthorized("The store has no access token yet", refreshable=True)
 
 
@@ -98,8 +99,11 @@ class BukalapakChannel:
         return remote_variant
 
     def read_key(self, remote_variant: str) -> str:
-        """A product's answer shows all of its SKUs."""
-        return wire.remote_variant(remote_variant).product_id
+        """A product's answer shows all of its SKUs. What cannot be read goes alone."""
+        try:
+            return wire.remote_variant(remote_variant).product_id
+        except BadRequest:
+            return remote_variant
 
 
 class BukalapakSession:
@@ -140,8 +144,7 @@ class BukalapakSession:
             if made is None or not _concerns_the_store(made.outcome):
                 made = await self._get(f"/products/{product_id}", {})
                 calls.extend(made.records)
-            for listing_id, variant in listings:
-                seen[listing_id] = _seen(made, variant)
+            seen |= _seen(made, product_id, listings)
         return Reading(tuple(ReadRow(push.listing_id, seen[push.listing_id]) for push in pushes), tuple(calls))
 
     async def check(self) -> Outcome:
@@ -197,7 +200,8 @@ class BukalapakSession:
     async def _set_stock(self, variant: wire.RemoteVariant, quantity: int) -> _Call:
         state = "active" if self._credentials.send_state and quantity > 0 else None
         body = msgspec.json.encode(wire.SetStock(quantity, state))
-        return await self._call("PATCH", f"/products/{variant.product_id}/skus/{variant.sku_id}", body)
+        made = await self._call("PATCH", f"/products/{variant.product_id}/skus/{variant.sku_id}", body)
+        return _contradicted(made, variant, quantity)
 
     async def _get(self, path: str, query: Mapping[str, str]) -> _Call:
         return await self._call("GET", f"{path}?{urlencode(query)}" if query else path, None)
@@ -244,6 +248,17 @@ def _understood(called: Called) -> _Call:
             assert_never(called.came)
 
 
+def _contradicted(made: _Call, variant: wire.RemoteVariant, quantity: int) -> _Call:
+    """A success that shows another quantity than was sent is none."""
+    if not isinstance(made.outcome, Accepted) or made.envelope is None:
+        return made
+    units = wire.stock_echoed(made.envelope, variant)
+    if units is None or units == quantity:
+        return made
+    message = f"Bukalapak's answer contradicts what was sent: {units} instead of {quantity}"
+    return replace(made, outcome=InDoubt(message))
+
+
 def _by_product(
     pushes: Sequence[Push], seen: dict[int, Observed | Outcome]
 ) -> dict[str, list[tuple[int, wire.RemoteVariant]]]:
@@ -259,21 +274,28 @@ def _by_product(
     return products
 
 
-def _seen(made: _Call, variant: wire.RemoteVariant) -> Observed | Outcome:
-    """What a product's answer shows for one of its SKUs."""
+def _seen(
+    made: _Call, product_id: str, listings: Sequence[tuple[int, wire.RemoteVariant]]
+) -> dict[int, Observed | Outcome]:
+    """What a product's answer shows for each listing of the product."""
     match made.outcome:
         case InDoubt(message):  # reading changes nothing, so an unclear answer leaves no doubt behind
-            return Unavailable(message)
+            return dict.fromkeys((listing_id for listing_id, _ in listings), Unavailable(message))
         case Accepted():
-            return _shown(made.envelope, variant)
+            return _shown(made.envelope, product_id, listings)
         case outcome:
-            return outcome
+            return dict.fromkeys((listing_id for listing_id, _ in listings), outcome)
 
 
-def _shown(envelope: wire.Envelope | None, variant: wire.RemoteVariant) -> Observed | Rejected:
-    product = None if envelope is None else wire.product_read(envelope, variant.product_id)
-    quantity = None if product is None else wire.stock_of(product, variant.sku_id)
-    return Rejected("Bukalapak shows no stock of this SKU that can be read") if quantity is None else Observed(quantity)
+def _shown(
+    envelope: wire.Envelope | None, product_id: str, listings: Sequence[tuple[int, wire.RemoteVariant]]
+) -> dict[int, Observed | Outcome]:
+    product = None if envelope is None else wire.product_read(envelope, product_id)
+    units = {} if product is None else wire.stocks_of(product, [variant.sku_id for _, variant in listings])
+    return {
+        listing_id: Observed(units[variant.sku_id]) if variant.sku_id in units else _UNREADABLE
+        for listing_id, variant in listings
+    }
 
 
 def _concerns_the_store(outcome: Outcome) -> bool:

@@ -23,6 +23,7 @@ from lumbung.channels.base import (
     Scope,
     Throttled,
     Unauthorized,
+    Unavailable,
 )
 from lumbung.channels.bukalapak.wire import Envelope
 from lumbung.channels.reservation import RESERVED, least_units
@@ -48,10 +49,16 @@ class StatusRule:
 
 @dataclass(frozen=True, slots=True)
 class WordRule:
-    """Decides on an answer that refuses: `pattern` is searched in its words."""
+    """Decides on an answer that refuses: `pattern` is searched in its words, and `unless` must not be in them."""
 
     pattern: re.Pattern[str]
     outcome: Callable[[Said], Outcome]
+    unless: re.Pattern[str] | None = None
+
+    def matches(self, said: Said) -> bool:
+        if self.unless is not None and self.unless.search(said.words):
+            return False
+        return self.pattern.search(said.words) is not None
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
@@ -61,19 +68,19 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 # Between two words: NOT_FOUND, not-found, not found, NotFound.
 _ = r"[ _-]?"
 
-_ANOTHERS = _any_of(
-    rf"(product|sku|item|barang|produk){_}.*(not{_}(yours|owned)|does(n't|{_}not){_}belong|bukan{_}milik)",
-    rf"not{_}the{_}owner{_}of{_}(the|this){_}(product|sku|item)",
+# What is about one item is no verdict on the store, however the item is refused.
+_ITEM = _any_of(r"(?<![a-z])(sku|product|produk|item|barang|listing|stock|stok)")
+_LOGIN = _any_of(
+    r"token",
+    r"credential",
+    r"signature",
+    r"authenticat",
+    rf"(?<![a-z])log{_}in",
+    r"(?<![a-z])(api|app|client)(?![a-z])",
+    r"application",
+    r"scope",
+    rf"user{_}agent",
 )
-
-
-def _forbidden(said: Said) -> Outcome:
-    # One product of another shop must not stop the store; anything else that is forbidden is forbidden to all of it.
-    if _ANOTHERS.search(said.words):
-        return Rejected(f"Bukalapak says that the item is another shop's: {said.words}")
-    return Misconfigured(
-        f"Bukalapak forbids this store's calls (check user_agent and scope): {said.words}", Scope.STORE
-    )
 
 
 def _reserved(said: Said) -> Outcome:
@@ -83,10 +90,20 @@ def _reserved(said: Said) -> Outcome:
 
 
 STATUS_RULES: tuple[StatusRule, ...] = (
-    # No redirect is followed: a stock write that goes elsewhere is a wrong base_url, for every listing alike.
+    # No redirect is followed. One that is for now only is a page of somebody's trouble or login, and nothing was
+    # applied; any other is a wrong base_url, for every listing alike.
+    StatusRule(302, 302, lambda said: Unavailable(f"Bukalapak redirects for now, is base_url right? {said.words}")),
+    StatusRule(303, 303, lambda said: InDoubt(f"Bukalapak redirects for its answer: {said.words}")),
+    StatusRule(307, 307, lambda said: Unavailable(f"Bukalapak redirects for now, is base_url right? {said.words}")),
     StatusRule(300, 399, lambda said: Misconfigured(f"Bukalapak redirects elsewhere: {said.words}", Scope.STORE)),
     StatusRule(401, 401, lambda said: Unauthorized(f"Bukalapak does not accept the access token: {said.words}", True)),
-    StatusRule(403, 403, _forbidden),
+    StatusRule(
+        403,
+        403,
+        lambda said: Misconfigured(
+            f"Bukalapak forbids this store's calls (check user_agent and scope): {said.words}", Scope.STORE
+        ),
+    ),
     StatusRule(408, 408, lambda said: InDoubt(f"Bukalapak gave up waiting: {said.words}")),
     StatusRule(413, 413, lambda said: Rejected(f"Bukalapak finds the request too large: {said.words}")),
     StatusRule(415, 415, lambda said: Rejected(f"Bukalapak does not take this content type: {said.words}")),
@@ -126,6 +143,7 @@ WORD_RULES: tuple[WordRule, ...] = (
             rf"token{_}(is )?(invalid|missing|expired|revoked)",
         ),
         lambda said: Unauthorized(f"Bukalapak does not accept the access token: {said.words}", True),
+        unless=_ITEM,
     ),
     # Only words about the store itself, adjacent to it: these stop the whole store.
     WordRule(
@@ -134,6 +152,14 @@ WORD_RULES: tuple[WordRule, ...] = (
             rf"(not{_}(found|active|registered|exist)|inactive|suspended|banned)"
         ),
         lambda said: Misconfigured(f"Bukalapak does not accept the store: {said.words}", Scope.STORE),
+        unless=_ITEM,
+    ),
+    WordRule(
+        _any_of(
+            rf"not{_}(yours|owned)|does(n't|{_}not){_}belong|bukan{_}milik",
+            rf"not{_}the{_}owner{_}of{_}(the|this){_}(product|sku|item)",
+        ),
+        lambda said: Rejected(f"Bukalapak says that the item is another shop's: {said.words}"),
     ),
     WordRule(RESERVED, _reserved),
     WordRule(
@@ -171,6 +197,8 @@ def classify(status: int, answer: Envelope | None, retry_after_seconds: float | 
     """What one answer means. `answer` is None when no envelope could be read."""
     told = _told(status, answer)
     said = Said(told, retry_after_seconds, (answer.words if answer is not None else "") or f"HTTP {told}")
+    if told in {401, 403} and (instead := _not_the_store(said)) is not None:
+        return instead
     for rule in STATUS_RULES:
         if rule.first <= told <= rule.last:
             return rule.outcome(said)
@@ -178,12 +206,34 @@ def classify(status: int, answer: Envelope | None, retry_after_seconds: float | 
         return _without_envelope(said)
     if not answer.errors:
         return _claims_success(said, answer)
-    for word_rule in WORD_RULES:
-        if word_rule.pattern.search(said.words):
-            return word_rule.outcome(said)
+    found = _by_words(said)
+    if found is not None:
+        return found
     if 200 <= told < 300 or told in {400, 404, 409, 422}:
         return Rejected(f"Bukalapak refused: {said.words}")
     return InDoubt(f"Bukalapak answered strangely: {said.words}")
+
+
+def _by_words(said: Said) -> Outcome | None:
+    return next((rule.outcome(said) for rule in WORD_RULES if rule.matches(said)), None)
+
+
+def _not_the_store(said: Said) -> Outcome | None:
+    """What a 401 or 403 means when it is not about the store: it will pass, or it is about one item. None: it is."""
+    found = _by_words(said)
+    if isinstance(found, Throttled):
+        return found
+    if said.status == 403 and said.retry_after_seconds is not None:
+        return Throttled(said.retry_after_seconds)
+    if _LOGIN.search(said.words):
+        return None
+    match found:
+        case Deferred() | Floor() | InDoubt() | Misconfigured(scope=Scope.LISTING):
+            return found
+        case _ if _ITEM.search(said.words):
+            return found if isinstance(found, Rejected) else Rejected(f"Bukalapak forbids this item: {said.words}")
+        case _:
+            return None
 
 
 def _told(status: int, answer: Envelope | None) -> int:

@@ -5,6 +5,8 @@
 
 Source: marketplaces.md section 5 [C], RFC 6749 for what it leaves open (sections 4.1, 5.1, 5.2 and 6). `state` carries
 the store's id there and back, so that an agreement is not given to the wrong store.
+
+A refresh token may work once. So an access token that has come is kept whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import TypeVar, assert_never
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
@@ -22,7 +24,7 @@ from lumbung.channels.base import CallRecord, InDoubt, Refreshed, Throttled, Tok
 from lumbung.channels.call import Answered, Called
 from lumbung.channels.http import NoAnswer, NotSent
 from lumbung.channels.redaction import redact
-from lumbung.channels.text import words
+from lumbung.channels.text import strings_under, words
 from lumbung.errors import BadRequest, Problem
 
 # RFC 6749 lets a server leave `expires_in` out. A pair that we throw away for that may be the last one, so a short life
@@ -32,16 +34,22 @@ LIFE_SECONDS_MAX = 10 * 365 * 86_400
 
 REDIRECTED_CHARACTERS_MAX = 4096
 _CODE = re.compile(r"[!-~]{1,1000}", re.ASCII)
+_ACCESS = re.compile(r"[!-~]{1,16384}", re.ASCII)  # it goes into a header
 _OF_THE_ANSWER = frozenset({"code", "state", "scope", "error", "error_description", "error_uri"})
 _NO_SECRETS = frozenset({"token_type", "expires_in", "created_at", "scope", "error", "error_description"})
 
+T = TypeVar("T")
+
 
 class Granted(msgspec.Struct):
-    """The fields of the token endpoint's answer that are used; all of them untrusted."""
+    """The fields of the token endpoint's answer that are used; all but the first may be anything."""
 
-    access_token: str = ""
-    refresh_token: str | None = None
-    expires_in: float | str | None = None
+    access_token: str
+    refresh_token: msgspec.Raw = msgspec.Raw(b"null")
+    expires_in: msgspec.Raw = msgspec.Raw(b"null")
+
+    def __repr__(self) -> str:
+        return f"Granted(expires_in={bytes(self.expires_in[:100])!r})"
 
 
 class Refused(msgspec.Struct):
@@ -100,40 +108,42 @@ def traded(called: Called, old: Tokens | None) -> Refreshed:
             return Refreshed(InDoubt(message), (called.record,))
         case Answered(status, text, retry_after_seconds, at):
             granted = _granted(called.body, at, old) if 200 <= status < 300 else None
-            result = _refused(status, text, retry_after_seconds) if granted is None else granted
+            new = strings_under(called.body, lambda name: "token" in name.lower() and name != "token_type")
+            result = _refused(status, redact(text, new), retry_after_seconds) if granted is None else granted
             return Refreshed(result, (_without_tokens(called.record, called.body),))
         case _:
             assert_never(called.came)
 
 
 def _granted(body: bytes, at: datetime, old: Tokens | None) -> Tokens | Unauthorized | None:
-    try:
-        granted = msgspec.json.decode(body, type=Granted)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    if not _CODE.fullmatch(granted.access_token):
+    granted = _read(body, Granted)
+    if granted is None or not _ACCESS.fullmatch(granted.access_token):
         return None
     # Without a new refresh token the old one stays valid (RFC 6749, section 6).
-    refresh = granted.refresh_token or (old.refresh if old is not None else "")
+    refresh = _read(granted.refresh_token, str) or (old.refresh if old is not None else "")
     if not refresh:
         message = "Bukalapak gave no refresh token: the application may not be allowed any, or the scope is wrong"
         return Unauthorized(message, refreshable=False)
     return Tokens(granted.access_token, refresh, at, at + timedelta(seconds=_life_seconds(granted.expires_in)))
 
 
-def _life_seconds(expires_in: float | str | None) -> float:
+def _life_seconds(expires_in: msgspec.Raw) -> float:
     try:
-        seconds = float(expires_in or 0)
+        seconds = float(_read(expires_in, float) or _read(expires_in, str) or 0)
     except ValueError:
         return LIFE_SECONDS_ASSUMED
     return seconds if 0 < seconds <= LIFE_SECONDS_MAX else LIFE_SECONDS_ASSUMED
 
 
-def _refused(status: int, text: str, retry_after_seconds: float | None) -> Throttled | InDoubt | Unauthorized:
+def _refused(
+    status: int, text: str, retry_after_seconds: float | None
+) -> Throttled | Unavailable | InDoubt | Unauthorized:
     """Only a plain refusal is one: anything else may have used the old refresh token up."""
     if status == 429:
         return Throttled(retry_after_seconds)
-    said = _said(text)
+    said = _read(text.encode(errors="replace"), Refused)
+    if status == 404 and said is None:
+        return Unavailable("Bukalapak's login is not there, is accounts_url right? HTTP 404")
     reason = words(": ".join(filter(None, (said.error, said.error_description)))) if said else f"HTTP {status}"
     if 400 <= status < 500 and status != 408:
         if said is not None and said.error in _REFUSALS:
@@ -154,9 +164,10 @@ _REFUSALS: Mapping[str, str] = {
 }
 
 
-def _said(text: str) -> Refused | None:
+def _read(body: bytes | msgspec.Raw, kind: type[T]) -> T | None:
+    """None when it is not that."""
     try:
-        return msgspec.json.decode(text.encode(errors="replace"), type=Refused)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
@@ -164,21 +175,12 @@ def _said(text: str) -> Refused | None:
 def _without_tokens(record: CallRecord, body: bytes) -> CallRecord:
     """The record as it may be kept: new tokens are secrets too. What cannot be read might hold one, so it is not kept;
     of the rest only what can be no secret."""
-    try:
-        given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        kept = msgspec.json.decode(record.response, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    kept = _read(record.response.encode(), dict[str, msgspec.Raw])
+    if kept is None:
         return replace(record, response="")
-    secrets = [text for name, raw in given.items() if name not in _NO_SECRETS and (text := _text(raw))]
+    secrets = strings_under(body, lambda name: name not in _NO_SECRETS)
     shown = {name: raw if name in _NO_SECRETS else msgspec.Raw(b'"***"') for name, raw in kept.items()}
     return replace(record, response=redact(msgspec.json.encode(shown).decode(), secrets))
-
-
-def _text(raw: msgspec.Raw) -> str:
-    try:
-        return msgspec.json.decode(raw, type=str)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return ""
 
 
 def _code(text: str) -> str:

@@ -1,13 +1,14 @@
 """What goes over the wire: the ids of a listing, the body we send, the answers we read.
 
 Source: marketplaces.md section 5 [C]. The shape of a product that is read is assumed [M]: `variants`, each with `id`
-and `stock`; a product without any has one SKU, and its `stock` is the product's own. A quantity that is not found
-there counts as not read.
+and `stock`; a product that has an empty list of them has one SKU, and its `stock` is the product's own. A quantity that
+is not found there counts as not read.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,8 @@ from lumbung.channels.text import words
 from lumbung.errors import BadRequest, Problem
 
 REMOTE_VARIANT_CHARACTERS_MAX = 1000
+REFUSALS_MAX = 10
+VARIANTS_MAX = 1000
 
 # The pattern leaves nothing that would have to be escaped in a path, and no segment of dots only.
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=100)]
@@ -48,7 +51,8 @@ class Refusal(msgspec.Struct):
 
     @property
     def words(self) -> str:
-        return ": ".join(part for part in ("" if self.code is None else str(self.code), self.message or "") if part)
+        code = "" if self.code is None else words(str(self.code))
+        return ": ".join(part for part in (code, words(self.message or "")) if part)
 
 
 class Meta(msgspec.Struct):
@@ -64,7 +68,8 @@ class Envelope(msgspec.Struct):
 
     @property
     def words(self) -> str:
-        return words("; ".join(filter(None, (refusal.words for refusal in self.errors or ()))))
+        """For a person; of very many refusals the first ones."""
+        return words("; ".join(filter(None, (refusal.words for refusal in (self.errors or ())[:REFUSALS_MAX]))))
 
     @property
     def has_data(self) -> bool:
@@ -111,20 +116,39 @@ def envelope(body: bytes) -> Envelope | None:
 
 def product_read(answer: Envelope, product_id: str) -> Product | None:
     """The product that an answer shows; None when it shows none, or another one."""
-    try:
-        product = msgspec.json.decode(answer.data, type=Product | None)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
+    product = _product(answer)
     if product is None or (product.id is not None and str(product.id) != product_id):
         return None
     return product
 
 
-def stock_of(product: Product, sku_id: str) -> int | None:
-    """The units of one SKU; None when the product does not show any for it."""
-    if not product.variants:
-        return product.stock
-    return next((variant.stock for variant in product.variants if str(variant.id) == sku_id), None)
+def stocks_of(product: Product, sku_ids: Collection[str]) -> dict[str, int]:
+    """The units of those SKUs that the product shows any for. Its own `stock` is a SKU's only where there are surely no
+    others: it may be the sum of all."""
+    if product.variants:
+        shown = {str(variant.id): variant.stock for variant in product.variants[:VARIANTS_MAX]}
+        return {sku_id: units for sku_id in sku_ids if (units := shown.get(sku_id)) is not None}
+    if product.variants is None or product.stock is None or len(set(sku_ids)) != 1:
+        return {}
+    return dict.fromkeys(sku_ids, product.stock)
+
+
+def stock_echoed(answer: Envelope, variant: RemoteVariant) -> int | None:
+    """The units that the answer to an update shows for its SKU: the answer is of the SKU, or of its product (assumed).
+    None where it shows none."""
+    shown = _product(answer)
+    if shown is None:
+        return None
+    if shown.variants:
+        return stocks_of(shown, [variant.sku_id]).get(variant.sku_id)
+    return shown.stock if shown.id is None or str(shown.id) == variant.sku_id else None
+
+
+def _product(answer: Envelope) -> Product | None:
+    try:
+        return msgspec.json.decode(answer.data, type=Product | None)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def _expected() -> BadRequest:

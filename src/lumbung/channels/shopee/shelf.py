@@ -4,7 +4,8 @@
     a variation                   get_model_list, one item a call
 
 Source: marketplaces.md section 1.5 [D]; what comes back is what was written [C]. Stock that Shopee keeps for the
-seller is not counted, nor are locations that the listing's own do not name: nobody writes those from here.
+seller is not counted, nor are locations that the listing's own do not name: nobody writes those from here. Where none
+is left, nothing was read: 0 would be a number that Shopee has not said.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from lumbung.channels.base import (
 from lumbung.channels.call import Answered
 from lumbung.channels.http import NoAnswer, NotSent
 from lumbung.channels.shopee import errors, wire
+
+# More than an item can have, or than was asked for.
+ENTRIES_MAX = 1000
 
 # Such an item can still be asked for during 90 days, but it is gone for good.
 _DELETED = frozenset({"SELLER_DELETE", "SHOPEE_DELETE"})
@@ -71,9 +75,13 @@ def _shown(came: Answered | NotSent | NoAnswer, *, of_variations: bool) -> Shown
         return None
     if of_variations:
         models = wire.decode(answer.response, wire.Models)
-        return None if models is None else {model.model_id: model for model in _read(models.model, wire.Model)}
+        if models is None or len(models.model or ()) > ENTRIES_MAX:
+            return None
+        return {model.model_id: model for model in _read(models.model, wire.Model)}
     items = wire.decode(answer.response, wire.Items)
-    return None if items is None else {item.item_id: item for item in _read(items.item_list, wire.Item)}
+    if items is None or len(items.item_list or ()) > ENTRIES_MAX:
+        return None
+    return {item.item_id: item for item in _read(items.item_list, wire.Item)}
 
 
 T = TypeVar("T")
@@ -101,7 +109,6 @@ def _one(shown: Shown, variant: wire.RemoteVariant, push: Push) -> Observed | Re
 
 
 def _stock(info: wire.StockInfo | None, push: Push) -> Observed | Rejected:
-    if info is None or info.seller_stock is None:
-        return Rejected("Shopee shows no stock that can be read")
-    own = [at.stock for at in info.seller_stock if not push.locations or at.location_id in push.locations]
-    return Observed(sum(own))
+    listed = () if info is None else info.seller_stock or ()
+    own = [at.stock for at in listed if not push.locations or at.location_id in push.locations]
+    return Observed(sum(own)) if own else Rejected("Shopee shows no stock that can be read")

@@ -1,7 +1,8 @@
 """One stock update: what is sent for the listings of an item, and what the answer says of each.
 
 The two lists of an answer are read first, whatever else it says: they stand in answers that succeed and in answers that
-fail. A listing is Accepted only when all that was sent for it comes back, with the units that were sent.
+fail. A listing is Accepted only when all that was sent for it comes back, with the units that were sent. Lists that are
+longer than any update's are no answer to one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lumbung.channels.call import Answered
 from lumbung.channels.http import NoAnswer, NotSent
 from lumbung.channels.locations import spread
 from lumbung.channels.shopee import errors, wire
+from lumbung.channels.shopee.manifest import MANIFEST
 from lumbung.channels.text import json_text, words
 
 
@@ -85,12 +87,14 @@ def _answered(answered: Answered, lines: Sequence[Line]) -> Said:
     if answer is None or answered.status >= 500 or answered.status == 429:
         return _for_all(whole, lines, answered.text)
     lists = wire.lists(answer)
-    if lists is None:
+    if lists is None or _longest(lists) > _entries_max(lines):
         return _for_all(errors.Meaning(InDoubt("Shopee's lists cannot be read")), lines, answered.text)
     entries = _entries(lists)
     if not entries and not isinstance(whole.outcome, Accepted):
         return _for_all(whole, lines, answered.text)
-    return Said(tuple(_row(line, _of(entries, line), answered, answer) for line in lines))
+    by_model = _by_model(entries)
+    reasons = _Reasons(answered, answer, any(isinstance(entry.read, wire.Taken) for entry in entries))
+    return Said(tuple(_row(line, by_model.get(line.model_id, ()), whole.outcome, reasons) for line in lines))
 
 
 def _for_all(meaning: errors.Meaning, lines: Sequence[Line], text: str) -> Said:
@@ -125,20 +129,55 @@ def _text(raw: msgspec.Raw) -> str:
     return bytes(raw).decode()
 
 
-def _of(entries: Sequence[_Entry], line: Line) -> list[_Entry]:
-    return [entry for entry in entries if entry.read is not None and entry.read.model_id == line.model_id]
+def _longest(lists: wire.Lists) -> int:
+    return max(len(lists.success_list or ()), len(lists.failure_list or ()))
 
 
-def _row(line: Line, entries: Sequence[_Entry], answered: Answered, answer: wire.Envelope) -> Row:
+def _entries_max(lines: Sequence[Line]) -> int:
+    """Entries of a list: one for every variation that fits into a call, in every location that was sent."""
+    return MANIFEST.batch_max * len({location for line in lines for location in line.units})
+
+
+def _by_model(entries: Sequence[_Entry]) -> Mapping[int, Sequence[_Entry]]:
+    found: dict[int, list[_Entry]] = {}
+    for entry in entries:
+        if entry.read is not None:
+            found.setdefault(entry.read.model_id, []).append(entry)
+    return found
+
+
+class _Reasons:
+    """What the reasons of one answer mean. Each is looked up once: most are the same."""
+
+    def __init__(self, answered: Answered, answer: wire.Envelope, others_taken: bool):
+        self._answered = answered
+        self._answer = answer
+        self._others_taken = others_taken
+        self._known: dict[str, Outcome] = {}
+
+    def outcome(self, failed: wire.Failed) -> Outcome:
+        reason = words(failed.failed_reason or "")
+        if reason not in self._known:
+            self._known[reason] = errors.of_a_listing(
+                self._answered, self._answer, reason, others_taken=self._others_taken
+            )
+        return self._known[reason]
+
+    @property
+    def under_an_error(self) -> bool:
+        return self._answer.error != ""
+
+
+def _row(line: Line, entries: Sequence[_Entry], whole: Outcome, reasons: _Reasons) -> Row:
     failed = [entry.read for entry in entries if isinstance(entry.read, wire.Failed)]
     taken = [entry.read for entry in entries if isinstance(entry.read, wire.Taken)]
     texts = [entry.text for entry in entries]
     kept = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]" if texts else ""
-    outcome = _failure(failed, taken, line, answered, answer) if failed else _success(taken, line, answered, answer)
+    outcome = _failure(failed, taken, line, reasons) if failed else _success(taken, line, whole, reasons)
     return Row(line.listing_id, outcome, json_text(kept))
 
 
-def _success(taken: Sequence[wire.Taken], line: Line, answered: Answered, answer: wire.Envelope) -> Outcome:
+def _success(taken: Sequence[wire.Taken], line: Line, whole: Outcome, reasons: _Reasons) -> Outcome:
     if not taken:
         return InDoubt("Shopee's answer does not mention the listing")
     came = _came(taken, line)
@@ -146,21 +185,14 @@ def _success(taken: Sequence[wire.Taken], line: Line, answered: Answered, answer
         return InDoubt(f"Shopee's answer contradicts what was sent: {_spoken(came)} instead of {_spoken(line.units)}")
     # An update that failed as a whole names those that were taken all the same; but what claims success under another
     # status than 200 is none.
-    whole = errors.meaning(answered, answer).outcome
-    return whole if isinstance(whole, InDoubt) and not answer.error else Accepted()
+    return whole if isinstance(whole, InDoubt) and not reasons.under_an_error else Accepted()
 
 
-def _failure(
-    failed: Sequence[wire.Failed],
-    taken: Sequence[wire.Taken],
-    line: Line,
-    answered: Answered,
-    answer: wire.Envelope,
-) -> Outcome:
+def _failure(failed: Sequence[wire.Failed], taken: Sequence[wire.Taken], line: Line, reasons: _Reasons) -> Outcome:
     """The first reason that leaves doubt, else the first. Of several locations some may have been taken."""
     if taken and not _came(taken, line).items() < line.units.items():
         return InDoubt("Shopee's answer contradicts itself: taken and refused")
-    outcomes = [errors.meaning(answered, answer, words(entry.failed_reason or "")).outcome for entry in failed]
+    outcomes = [reasons.outcome(entry) for entry in failed]
     outcome = next((each for each in outcomes if isinstance(each, InDoubt)), outcomes[0])
     if taken and isinstance(outcome, Throttled | Unavailable):
         return InDoubt(f"Some of it was taken: {outcome.message}")

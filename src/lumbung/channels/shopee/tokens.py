@@ -1,9 +1,10 @@
 """A store's pair of tokens: what Shopee answers when a code or an older pair is traded for one.
 
-A refresh token works once. So a pair that has come is kept whatever else the answer says, and an answer that is not
-clear is InDoubt: the old one may be used up. Source: marketplaces.md section 1.3 [D].
+A refresh token works once. So a pair that has come is kept whatever else the answer says, but for an error and for
+another shop's id, and an answer that is not clear is InDoubt: the old one may be used up. Source: marketplaces.md
+section 1.3 [D].
 
-These answers are flat, and they bring secrets: of their text only what is known to hold none is kept.
+These answers are flat, and they bring secrets, perhaps twice: of their text only what is known to hold none is kept.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lumbung.channels.call import Answered, Called
 from lumbung.channels.http import NoAnswer, NotSent
 from lumbung.channels.redaction import redact
 from lumbung.channels.shopee import errors, wire
+from lumbung.channels.text import strings_under
 
 ACCESS_LIFE = timedelta(hours=4)
 REFRESH_LIFE = timedelta(days=30)
@@ -55,23 +57,24 @@ def traded(called: Called, shop_id: int) -> Refreshed:
         case NoAnswer(message):
             return Refreshed(InDoubt(message), (called.record,))
         case Answered() as answered:
-            pair = wire.decode(called.body, wire.Pair)
-            return Refreshed(_result(answered, pair, shop_id), (_without_tokens(called.record, pair),))
+            tokens = strings_under(called.body, lambda name: "token" in name.lower())
+            known = replace(answered, text=redact(answered.text, tokens))
+            result = _result(known, wire.decode(called.body, wire.Pair), shop_id)
+            return Refreshed(result, (_without_tokens(called.record, called.body),))
 
 
 def _result(
     answered: Answered, pair: wire.Pair | None, shop_id: int
 ) -> Tokens | Throttled | Unavailable | InDoubt | Unauthorized:
-    answer = wire.envelope(answered.text.encode())
-    if pair is None or answer is None or answer.error:
-        return _refusal(answered, answer)
-    if pair.shop_id not in {None, shop_id}:
-        return InDoubt(f"Shopee answered for shop {pair.shop_id}, not for {shop_id}")
+    if pair is None or pair.refused:
+        return _refusal(answered, wire.envelope(answered.text.encode()))
+    if pair.whose not in {None, shop_id}:
+        return InDoubt(f"Shopee answered for shop {pair.whose}, not for {shop_id}")
     return Tokens(
         access=pair.access_token,
         refresh=pair.refresh_token,
         issued_at=answered.at,
-        access_expires_at=_expiry(answered.at, pair.expire_in),
+        access_expires_at=_expiry(answered.at, wire.decode(pair.expire_in, float)),
         refresh_expires_at=answered.at + REFRESH_LIFE,
     )
 
@@ -82,7 +85,7 @@ def _refusal(answered: Answered, answer: wire.Envelope | None) -> Throttled | Un
     match outcome:
         case Throttled() | Unavailable() | InDoubt():
             return outcome
-        case Misconfigured(message=message) if answer is None:
+        case Misconfigured(message=message) if answer is None or said.foreign:
             return Unavailable(message)  # not Shopee's own answer: the call did not come that far
         case _ if answer is not None and said.code in _DEAD_CODES:
             return Unauthorized(f"Shopee gives no tokens for the store: {said.words}", refreshable=False)
@@ -92,10 +95,10 @@ def _refusal(answered: Answered, answer: wire.Envelope | None) -> Throttled | Un
             return InDoubt(f"Shopee gives no tokens, and does not plainly say why: {said.words}")
 
 
-def _expiry(at: datetime, expire_in: object) -> datetime:
+def _expiry(at: datetime, expire_in: float | None) -> datetime:
     """`expire_in` is a number of seconds or, in one sample, a Unix time. What is neither counts as the documented four
     hours; an access token never outlives its refresh token."""
-    if not isinstance(expire_in, int) or isinstance(expire_in, bool):
+    if expire_in is None:
         return at + ACCESS_LIFE
     if _DURATION_SECONDS_MAX < expire_in <= _TIME_SECONDS_MAX:
         expires_at = datetime.fromtimestamp(expire_in, UTC)
@@ -106,14 +109,14 @@ def _expiry(at: datetime, expire_in: object) -> datetime:
     return min(expires_at, at + REFRESH_LIFE) if expires_at > at else at + ACCESS_LIFE
 
 
-def _without_tokens(record: CallRecord, pair: wire.Pair | None) -> CallRecord:
+def _without_tokens(record: CallRecord, body: bytes) -> CallRecord:
     """An answer that is not a JSON object may hold tokens anywhere: nothing of it is kept."""
     fields = wire.decode(record.response.encode(), dict[str, object])
     if fields is None:
         return replace(record, response=_NOT_KEPT if record.response else "")
     kept = {name: _kept(name, value) for name, value in fields.items() if name in _OPEN_FIELDS | _SECRET_FIELDS}
-    new = () if pair is None else (pair.access_token, pair.refresh_token)
-    return replace(record, response=redact(json.dumps(kept), new))
+    secrets = strings_under(body, lambda name: name not in _OPEN_FIELDS)
+    return replace(record, response=redact(json.dumps(kept), secrets))
 
 
 def _kept(name: str, value: object) -> object:

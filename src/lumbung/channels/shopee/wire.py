@@ -110,6 +110,9 @@ class GetToken(msgspec.Struct, frozen=True):
     partner_id: int
     shop_id: int
 
+    def __repr__(self) -> str:
+        return f"GetToken(shop_id={self.shop_id})"
+
 
 class RefreshToken(msgspec.Struct, frozen=True):
     """The body that trades a pair of tokens for a new one."""
@@ -117,6 +120,9 @@ class RefreshToken(msgspec.Struct, frozen=True):
     refresh_token: str
     partner_id: int
     shop_id: int
+
+    def __repr__(self) -> str:
+        return f"RefreshToken(shop_id={self.shop_id})"
 
 
 # --- What we read ---
@@ -203,13 +209,28 @@ class Models(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """What both token calls answer, without a `response` around it. `expire_in` may be anything: a pair that has come
-    must not be lost for want of a number."""
+    """What both token calls answer, without a `response` around it. All but the two tokens may be anything, or missing:
+    a pair that has come must not be lost for want of a number."""
 
     access_token: Annotated[str, msgspec.Meta(min_length=1)]
     refresh_token: Annotated[str, msgspec.Meta(min_length=1)]
-    expire_in: object = None
-    shop_id: int | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+    expire_in: msgspec.Raw = msgspec.Raw(b"null")
+    shop_id: msgspec.Raw = msgspec.Raw(b"null")
+
+    def __repr__(self) -> str:
+        return f"Pair(expire_in={bytes(self.expire_in[:100])!r})"
+
+    @property
+    def refused(self) -> bool:
+        """Whether it names an error: anything that is not nothing."""
+        return bytes(self.error).strip() not in {b"null", b'""', b"0", b"false", b"{}", b"[]"}
+
+    @property
+    def whose(self) -> int | None:
+        """The shop that it is for; None where none is named."""
+        shop_id = decode(self.shop_id, int)
+        return shop_id if shop_id is not None and shop_id > 0 else None
 
 
 T = TypeVar("T")
