@@ -36,7 +36,7 @@ def classes() -> Iterator[type]:
 def field_names(kind: type) -> tuple[str, ...]:
     if issubclass(kind, msgspec.Struct):
         return kind.__struct_fields__
-    return tuple(field.name for field in dataclasses.fields(kind))
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 def secrets() -> list[tuple[type, str]]:
@@ -65,9 +65,25 @@ def test_a_secret_does_not_show_itself(kind: type, name: str) -> None:
 
 
 def test_the_secrets_are_all_that_the_channels_hold() -> None:
-    assert (
-        sorted(
-            f"{kind.__module__.removeprefix('lumbung.channels.')}.{kind.__name__}.{name}" for kind, name in secrets()
-        )
-        == []
-    )
+    found = {f"{kind.__module__.removeprefix('lumbung.channels.')}.{kind.__name__}.{name}" for kind, name in secrets()}
+    assert found == {
+        "base.Tokens.access",
+        "base.Tokens.refresh",
+        "blibli.channel.Credentials.api_client_key",
+        "blibli.channel.Credentials.api_seller_key",
+        "blibli.channel.Credentials.signature_key",
+        "bukalapak.channel.Credentials.client_secret",
+        "bukalapak.tokens.Granted.access_token",
+        "bukalapak.tokens.Granted.refresh_token",
+        "call.Answered.text",
+        "call.Called.body",
+        "call.Called.record",
+        "http.Answer.body",
+        "redaction._Spelling.text",
+        "redaction._Spelling.word",
+        "shopee.session.Credentials.partner_key",
+        "shopee.wire.GetToken.code",
+        "shopee.wire.Pair.access_token",
+        "shopee.wire.Pair.refresh_token",
+        "shopee.wire.RefreshToken.refresh_token",
+    }

@@ -159,7 +159,7 @@ def test_a_listing_that_waits_for_something_else_keeps_waiting(stocked: Operator
 
     said = stocked.done("failures", "retry", "--all")
 
-    assert said == "Nothing to try again: no listing is parked or waits after a failure\n"
+    assert said == "Nothing to try again: no listing is parked or waits\n"
     assert waits(stocked) == [(1, "deferred")]
     assert len(stocked.audit()) == before
 

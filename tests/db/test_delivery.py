@@ -335,7 +335,7 @@ async def test_due_gives_the_units_of_each_location_when_asked_to(world: World) 
     [without] = await window(world)
     [due] = await window(world, with_locations=True)
     assert (without.quantity, without.locations) == (15, {})
-    assert (due.quantity, due.locations) == (15, {"J": 1, "S": 6})
+    assert (due.quantity, due.locations) == (15, {"J": 1, "S": 6, "": 8})
 
 
 async def test_what_was_read_a_while_ago_is_read_again_in_its_order_with_the_newest_quantity(world: World) -> None:

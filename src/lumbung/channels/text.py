@@ -50,3 +50,5 @@ def _strings(value: object, wanted: Callable[[str], bool], taken: bool = False) 
         case list():
             for inner in value:
                 yield from _strings(inner, wanted, taken)
+        case _:
+            return

@@ -96,6 +96,7 @@ async def _add(
     async with hub.pool.transaction() as connection:
         tenant_id = None if shared else (await find.tenant(connection, tenant)).id
         code = channel.manifest.code
+        await _refuse_second(connection, hub, channel, values)
         application_id = await applications.add(connection, tenant_id=tenant_id, channel=code, name=name)
         if application_id is None:
             raise UsageError(f"There is an application {name!r} of {channel.manifest.name} already")
@@ -115,18 +116,18 @@ def replace_credentials(
 ) -> None:
     """Replace an app key; workers that run take it up by themselves for all its stores."""
     values = credentials.read(credentials_file)
-    found, using = session.run(context, partial(_replace_credentials, tenant, application, values))
+    found, using, words = session.run(context, partial(_replace_credentials, tenant, application, values))
     output.say(f"Application {found.name!r} has new credentials; {_count(len(using), 'store')} of it will use them")
-    for store in using:
+    for store, more in zip(using, words, strict=True):
         if store.mode is StoreMode.PAUSED:
             output.note(
-                f"Store {store.name!r} is still paused ({store.pause_reason}): `lumbung store resume {store.id}`"
+                f"Store {store.name!r} is still paused ({store.pause_reason}): `lumbung store resume {store.id}{more}`"
             )
 
 
 async def _replace_credentials(
     tenant: str | None, reference: str, values: dict[str, str], hub: Installation
-) -> tuple[ApplicationRow, list[StoreRow]]:
+) -> tuple[ApplicationRow, list[StoreRow], list[str]]:
     async with hub.pool.connection() as connection:
         found = await find.application(connection, tenant, reference)
     channel = credentials.connector(found.channel)
@@ -139,15 +140,41 @@ async def _replace_credentials(
         for store in using:
             await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
         await _audit(connection, found.tenant_id, "app.credentials", found.id)
+        words = [await find.tenant_words(connection, store.tenant_id) for store in using]
     await wake.notify(hub.pool, [store.id for store in using])
-    return found, using
+    return found, using, words
+
+
+async def _refuse_second(
+    connection: Connection, hub: Installation, channel: Channel, values: Mapping[str, str]
+) -> None:
+    """The same app twice would have its limit twice, and the marketplace counts once."""
+    for other in await applications.usable(connection, None, channel.manifest.code):
+        held = _held(hub, other)
+        if held and _identity(channel, held) == _identity(channel, values):
+            whose = "of the installation" if other.tenant is None else f"of tenant {other.tenant!r}"
+            raise UsageError(
+                f"Application {other.name!r} (id {other.id}, {whose}) is the same app: use it, or remove it and add it "
+                "with --shared for every tenant"
+            )
+
+
+def _held(hub: Installation, found: ApplicationRow) -> dict[str, str]:
+    """Empty when the key of its secret is lost."""
+    try:
+        return application_values(hub.keyring, found.id, found.credentials)
+    except ConfigurationError:
+        return {}
+
+
+def _identity(channel: Channel, values: Mapping[str, str]) -> list[str]:
+    return [values.get(entry.name, "").strip() for entry in channel.manifest.credentials if entry.identifies]
 
 
 def _refuse_another_app(channel: Channel, hub: Installation, found: ApplicationRow, values: Mapping[str, str]) -> None:
     """Merchants have agreed to one app; a key of another would have every store of it refused."""
-    try:
-        before = application_values(hub.keyring, found.id, found.credentials)
-    except ConfigurationError:
+    before = _held(hub, found)
+    if not before:
         return  # its key is lost: this is how it is mended
     for name in (entry.name for entry in channel.manifest.credentials if entry.identifies):
         if values.get(name) != before.get(name):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, assert_never
+from urllib.parse import urlsplit
 
 import stamina
 import typer
@@ -61,16 +62,16 @@ def authorize(
     """Have the merchant agree: first with --redirect for the link, then with --redirected for the tokens."""
     match redirect, redirected:
         case str(), None:
-            link = session.run(context, partial(_link, tenant, store, redirect))
+            found, more, link = session.run(context, partial(_link, tenant, store, _checked_redirect(redirect)))
             output.say(link)
             output.note(
                 "Open this as the merchant and agree, soon: the link and the code do not last. Then run\n"
-                f"lumbung store authorize {store!r} --redirected 'THE ADDRESS THAT THE BROWSER SHOWS THEN'"
+                f"lumbung store authorize {found.id}{more} --redirected 'THE ADDRESS THAT THE BROWSER SHOWS THEN'"
             )
         case None, str():
-            found, tokens = session.run(context, partial(_trade, tenant, store, redirected))
-            output.say(f"Store {found.name!r} is authorised{_until(tokens)}")
-            _say_mode(found)
+            found, more, pair = session.run(context, partial(_trade, tenant, store, redirected))
+            output.say(f"Store {found.name!r} is authorised{_until(pair)}")
+            _say_mode(found, more)
         case _:
             raise UsageError(
                 "Say --redirect URL to get the link, or --redirected with the address that it led to in the end"
@@ -87,17 +88,17 @@ def tokens(
 ) -> None:
     """Take over a store's tokens from another system, which must not use them any more: they are renewed at once."""
     refresh = _refresh_token(tokens_file, credentials.read(tokens_file))
-    found, pair = session.run(context, partial(_take_over, tenant, store, refresh))
+    found, more, pair = session.run(context, partial(_take_over, tenant, store, refresh))
     output.say(f"Store {found.name!r} has new tokens{_until(pair)}")
-    _say_mode(found)
+    _say_mode(found, more)
 
 
-def _say_mode(store: StoreRow) -> None:
+def _say_mode(store: StoreRow, more: str) -> None:
     match store.mode:
         case StoreMode.PAUSED:
-            output.note(f"It is still paused ({store.pause_reason}): `lumbung store resume {store.id}`")
+            output.note(f"It is still paused ({store.pause_reason}): `lumbung store resume {store.id}{more}`")
         case StoreMode.OBSERVE:
-            output.note(f"Nothing is written to the marketplace until `lumbung store live {store.id}`")
+            output.note(f"Nothing is written to the marketplace until `lumbung store live {store.id}{more}`")
         case StoreMode.LIVE:
             pass
 
@@ -108,45 +109,61 @@ def _until(pair: Tokens) -> str:
     return f" until {output.cell(pair.refresh_expires_at)}; while it is live its tokens renew themselves"
 
 
-async def _link(tenant: str | None, reference: str, redirect: str, hub: Installation) -> str:
-    async def work(_store: StoreRow, opened_session: Authorizes) -> str:
-        return opened_session.authorization_url(redirect)
+def _checked_redirect(redirect: str) -> str:
+    """Raises UsageError."""
+    try:
+        parts = urlsplit(redirect)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not redirect.isprintable() or " " in redirect:
+        raise UsageError(f"--redirect {redirect}: must be a whole address, such as https://example.com/done")
+    return redirect
+
+
+async def _link(tenant: str | None, reference: str, redirect: str, hub: Installation) -> tuple[StoreRow, str, str]:
+    async def work(store: StoreRow, more: str, opened_session: Authorizes) -> tuple[StoreRow, str, str]:
+        return store, more, opened_session.authorization_url(redirect)
 
     return await _with_session(tenant, reference, hub, work)
 
 
-async def _trade(tenant: str | None, reference: str, redirected: str, hub: Installation) -> tuple[StoreRow, Tokens]:
-    async def work(store: StoreRow, opened_session: Authorizes) -> tuple[StoreRow, Tokens]:
+async def _trade(
+    tenant: str | None, reference: str, redirected: str, hub: Installation
+) -> tuple[StoreRow, str, Tokens]:
+    async def work(store: StoreRow, more: str, opened_session: Authorizes) -> tuple[StoreRow, str, Tokens]:
         pair = _pair(await opened_session.authorize(redirected))
-        return await _write(hub, store, pair, "store.authorize"), pair
+        return await _write(hub, store, pair, "store.authorize"), more, pair
 
     return await _with_session(tenant, reference, hub, work)
 
 
-async def _take_over(tenant: str | None, reference: str, refresh: str, hub: Installation) -> tuple[StoreRow, Tokens]:
+async def _take_over(
+    tenant: str | None, reference: str, refresh: str, hub: Installation
+) -> tuple[StoreRow, str, Tokens]:
     """Traded before it is kept: the refresh token of an old file is dead, and would take the place of a good one."""
 
-    async def work(store: StoreRow, opened_session: Authorizes) -> tuple[StoreRow, Tokens]:
+    async def work(store: StoreRow, more: str, opened_session: Authorizes) -> tuple[StoreRow, str, Tokens]:
         assert isinstance(opened_session, RotatesTokens)
         now = SystemClock().now()
         pair = _pair(await opened_session.refresh(Tokens("", refresh, now, now)))
-        return await _write(hub, store, pair, "store.tokens"), pair
+        return await _write(hub, store, pair, "store.tokens"), more, pair
 
     return await _with_session(tenant, reference, hub, work)
 
 
 async def _with_session(
-    tenant: str | None, reference: str, hub: Installation, work: Callable[[StoreRow, Authorizes], Awaitable[T]]
+    tenant: str | None, reference: str, hub: Installation, work: Callable[[StoreRow, str, Authorizes], Awaitable[T]]
 ) -> T:
     async with hub.pool.connection() as connection:
         store = await find.store(connection, (await find.tenant(connection, tenant)).id, reference)
+        more = await find.tenant_words(connection, store.tenant_id)
     channel = credentials.connector(store.channel)
     values = credentials.opened(hub.keyring, store)
     async with session.http_client(hub.settings) as http:
         made: Session = channel.open(values, http, SystemClock())
         if not isinstance(made, Authorizes):
             raise UsageError(f"{channel.manifest.name} needs no authorisation: its credentials file is all it takes")
-        return await work(store, made)
+        return await work(store, more, made)
 
 
 def _pair(traded: Refreshed) -> Tokens:

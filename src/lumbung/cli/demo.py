@@ -145,7 +145,8 @@ class Demonstration:
         self._show_history(await asyncio.to_thread(client.history, limit=1000))
         await self._show_marketplaces()
         self.delivered = True
-        self._show_how_to_go_on(seeded)
+        if not self._once:
+            self._show_how_to_go_on(seeded)
         if self._info is not None:
             _write_info(self._info, self._facts(seeded, database_url))
 

@@ -39,7 +39,7 @@ from lumbung.dispatch.opening import application_values
 from lumbung.dispatch.tokens import unseal
 from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
-from lumbung.model import purpose_of_partner
+from lumbung.model import StoreMode, purpose_of_partner
 from lumbung.settings import Settings
 
 CLOCK_SECONDS_MAX = 5.0
@@ -119,6 +119,7 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
         unsettled = await stores.unsettled(connection)
         partners = await tenants.partner_secrets(connection)
         every = await stores.unretired_stores(connection)
+        several = len(await tenants.list_tenants(connection)) > 1
         delivering = await db.delivering(connection)
     yield check_partitions(missing)
     yield check_workers(delivering)
@@ -131,7 +132,7 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
     if isinstance(keyring, Keyring):
         for finding in _check_partners(keyring, partners):
             yield finding
-        for finding in await _check_stores(settings, keyring, every):
+        for finding in await _check_stores(settings, keyring, every, several=several):
             yield finding
 
 
@@ -208,32 +209,40 @@ def _check_partners(keyring: Keyring, partners: list[tuple[str, bytes]]) -> Iter
             yield Finding(f"partner {partner_id}", str(error), advice)
 
 
-async def _check_stores(settings: Settings, keyring: Keyring, every: list[StoreRow]) -> list[Finding]:
+async def _check_stores(settings: Settings, keyring: Keyring, every: list[StoreRow], *, several: bool) -> list[Finding]:
+    """`several`: there is more than one tenant, so that commands must say which."""
     gate = asyncio.Semaphore(STORES_AT_ONCE)
     async with session.http_client(settings) as http:
-        return list(await asyncio.gather(*(_check_store(gate, http, keyring, store) for store in every)))
+        return list(await asyncio.gather(*(_check_store(gate, http, keyring, store, several) for store in every)))
 
 
-async def _check_store(gate: asyncio.Semaphore, http: HttpClient, keyring: Keyring, store: StoreRow) -> Finding:
+async def _check_store(
+    gate: asyncio.Semaphore, http: HttpClient, keyring: Keyring, store: StoreRow, several: bool
+) -> Finding:
     name = f"store {store.name} ({store.id})"
+    named = f"{store.id} --tenant {store.tenant_id}" if several else f"{store.id}"
     channel = registry.find(store.channel)
     if channel is None:
         message = f"channel {store.channel} has no connector in this version"
-        return Finding(name, message, f"install a version that has one, or `lumbung store remove {store.id}`")
+        return Finding(name, message, f"install a version that has one, or `lumbung store remove {named}`")
     try:
         opened = channel.open(credentials.opened(keyring, store), http, SystemClock())
         if isinstance(opened, RotatesTokens) and store.tokens is not None:
             opened.use(unseal(keyring, store.id, store.tokens))
     except ConfigurationError as error:
-        return Finding(name, str(error), f"put the key back into the key file, or use {_replaces(keyring, store)}")
+        advice = f"put the key back into the key file, or use {_replaces(keyring, store, named)}"
+        return Finding(name, str(error), advice)
     async with gate:
         outcome = await opened.check()
-    message, advice = _judge_store(channel, store, outcome)
+    message, advice = _judge_store(channel, store, outcome, named)
+    if store.mode is StoreMode.PAUSED:
+        message = f"{message}; it was paused: {store.pause_reason}"
+        advice = f"{advice}, then `lumbung store resume {named}`" if advice else f"`lumbung store resume {named}`"
     return Finding(name, f"{store.mode}, {message}", advice)
 
 
-def _replaces(keyring: Keyring, store: StoreRow) -> str:
-    """The command that brings back what the keyring cannot open."""
+def _replaces(keyring: Keyring, store: StoreRow, named: str) -> str:
+    """The command that brings back what the keyring cannot open. `named`: the store as commands name it."""
     try:
         application_values(keyring, store.channel_app_id, store.application_credentials)
     except ConfigurationError:
@@ -241,24 +250,28 @@ def _replaces(keyring: Keyring, store: StoreRow) -> str:
     try:
         credentials.opened(keyring, store)
     except ConfigurationError:
-        return f"`lumbung store credentials {store.id}`"
-    return f"`lumbung store authorize {store.id}`"
+        return f"`lumbung store credentials {named}`"
+    return f"`lumbung store authorize {named} --redirect URL`"
 
 
-def _judge_store(channel: Channel, store: StoreRow, outcome: Outcome) -> tuple[str, str]:
-    """As `judge`, with what is known of the store's authorisation."""
-    agree = f"have the merchant agree: `lumbung store authorize {store.id}`"
+def _judge_store(channel: Channel, store: StoreRow, outcome: Outcome, named: str) -> tuple[str, str]:
+    """As `judge`, with what is known of the store's application and authorisation."""
+    message, advice = judge(outcome)
     if not channel.manifest.authorizes:
-        return judge(outcome)
+        return message, advice
+    agree = f"have the merchant agree: `lumbung store authorize {named} --redirect URL`"
     if store.tokens is None:
         return "not authorised yet", agree
     if isinstance(outcome, Unauthorized):
         ended = store.refresh_expires_at
         if ended is not None and ended <= datetime.now(UTC):
             return f"its authorisation has ended ({ended:%Y-%m-%d %H:%M}Z)", agree
-        if not outcome.refreshable:
+        if not outcome.refreshable or store.mode is StoreMode.PAUSED:
             return f"not let in: {outcome.message}", agree
-    return judge(outcome)
+    if isinstance(outcome, Misconfigured) and store.channel_app_id is not None:
+        key = f"`lumbung app credentials {store.channel_app_id}`"
+        return message, f"{advice}; if it is the app's key: {key}"
+    return message, advice
 
 
 def judge(outcome: Outcome) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from lumbung.cli import audit, chosen, output, session
 from lumbung.cli.chosen import Chosen
 from lumbung.db import upkeep, wake
 from lumbung.db.stores import StoreRow
-from lumbung.model import ListingStatus, StoreMode
+from lumbung.model import ListingStatus, StoreMode, WaitReason
 
 if TYPE_CHECKING:
     from lumbung.cli.compose import Installation
@@ -31,6 +32,7 @@ COLUMNS = {
     "attempts": "ATTEMPTS",
 }
 ATTEMPTS_MIN = 3
+LOCKED = frozenset({WaitReason.DEFERRED, WaitReason.FLOOR})
 LIMIT_MAX = 10_000
 
 
@@ -42,7 +44,7 @@ def list_(
     tenant: session.TenantOption = None,
     as_json: session.JsonOption = False,
 ) -> None:
-    """Show paused stores, parked listings, and listings whose attempts keep failing."""
+    """Show paused stores, and listings that are parked, keep failing, or wait for a marketplace's lock to end."""
     which, paused, listings = session.run(context, partial(_list, tenant, store, limit + 1))
     output.listing([*paused, *listings[:limit]], COLUMNS, as_json=as_json)
     if len(listings) > limit:
@@ -74,11 +76,23 @@ async def _list(
         for row in which.stores
         if row.mode is StoreMode.PAUSED
     ]
-    return which, paused, [{"what": _what(row["state"]), **row} for row in rows]
+    return which, paused, [{**row, "what": _what(row), "why": _why(row)} for row in rows]
 
 
-def _what(state: str) -> str:
-    return "parked" if state == ListingStatus.PARKED else "keeps failing"
+def _what(row: Mapping[str, Any]) -> str:
+    if row["state"] == ListingStatus.PARKED:
+        return "parked"
+    if row["waits_for"] in LOCKED:
+        return f"waits until {output.cell(row['waits_until'])}"
+    return "keeps failing"
+
+
+def _why(row: Mapping[str, Any]) -> str | None:
+    """Of a floor, what it comes to: the last answer was that the floor was taken."""
+    if row["waits_for"] != WaitReason.FLOOR:
+        why: str | None = row["why"]
+        return why
+    return f"The marketplace has reserved more: shows {row['quantity_delivered']}, should show {row['quantity_due']}"
 
 
 @app.command("retry")
@@ -89,7 +103,7 @@ def retry(
     every: chosen.AllOption = False,
     tenant: session.TenantOption = None,
 ) -> None:
-    """Try parked listings again, and at once those that wait after a failure.
+    """Try parked listings again, and at once those that wait after a failure, for a lock to end or a floor to fall.
 
     Exit status 1 when nothing can come of it yet: the store is paused or observed, or no worker runs.
     """
@@ -106,7 +120,7 @@ def retry(
     elif failing:
         output.note(f"{_listings(failing)} {_are(failing)} due, but no worker runs: start one with `lumbung serve`")
     elif not held:
-        output.say("Nothing to try again: no listing is parked or waits after a failure")
+        output.say("Nothing to try again: no listing is parked or waits")
     for row in held:
         if count := found.retried[row.id]:
             output.note(f"{_listings(count)} of store {row.name!r} {_are(count)} due again, but nothing is sent")

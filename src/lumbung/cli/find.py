@@ -44,6 +44,12 @@ async def _only_tenant(connection: Connection) -> str:
     return str(every[0]["name"])
 
 
+async def tenant_words(connection: Connection, tenant_id: int) -> str:
+    """What a command that people are told to run needs to say of its tenant: nothing when there is only one."""
+    every = await tenants.list_tenants(connection)
+    return "" if len(every) < 2 else f" --tenant {tenant_id}"
+
+
 async def tenant_id_or_all(connection: Connection, reference: str | None) -> int | None:
     """For lists: None, which means all tenants, when there is no reference."""
     return None if reference is None else (await tenant(connection, reference)).id
@@ -76,6 +82,11 @@ async def application_of_store(
     """The one that a store of this channel is to use; the only one when there is no reference."""
     every = await applications.usable(connection, tenant_id, channel)
     if reference is not None:
+        others = await applications.usable(connection, tenant_id)
+        if not any(reference in {row.name, str(row.id)} for row in every) and (
+            other := next((row for row in others if reference in {row.name, str(row.id)}), None)
+        ):
+            raise UsageError(f"Application {other.name!r} is one of {other.channel}, not of {channel}")
         return _the_one(every, reference)
     if not every:
         raise UsageError(

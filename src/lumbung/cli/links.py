@@ -30,7 +30,8 @@ def link(
     """Have warehouses serve a store, each at its location where the channel knows locations."""
     found, places = session.run(context, partial(_change_links, tenant, store, warehouse, True))
     for place in places:
-        output.say(f"Warehouse {place.warehouse!r} serves store {found.name!r}")
+        where = "" if place.location is None else f" at {place.location}"
+        output.say(f"Warehouse {place.warehouse!r} serves store {found.name!r}{where}")
 
 
 def unlink(
@@ -87,14 +88,15 @@ def forget_location(
     tenant: session.TenantOption = None,
 ) -> None:
     """Tell a former location nothing any more, because the marketplace no longer has it."""
-    found, listings = session.run(context, partial(_forget_location, tenant, store, location))
+    found, listings, more = session.run(context, partial(_forget_location, tenant, store, location))
     output.say(f"Nothing is told to {location!r} of store {found.name!r} any more ({listings} listings were)")
-    output.note(f"What the marketplace refused because of it: `lumbung failures retry --store {found.id}`")
+    output.note("If the marketplace still has it, what it shows there stays for sale")
+    output.note(f"What the marketplace refused because of it: `lumbung failures retry --store {found.id}{more}`")
 
 
 async def _forget_location(
     tenant: str | None, reference: str, location: str, hub: Installation
-) -> tuple[StoreRow, int]:
+) -> tuple[StoreRow, int, str]:
     async with hub.pool.transaction() as connection:
         tenant_id = (await find.tenant(connection, tenant)).id
         store = await find.store(connection, tenant_id, reference)
@@ -106,7 +108,8 @@ async def _forget_location(
             raise NotFound(f"No listing of store {store.name!r} was shown at {location!r} before")
         detail = {"location": location, "listings": listings}
         await audit.write(connection, tenant_id, "store.forget_location", f"store:{store.id}", **detail)
-    return store, listings
+        more = await find.tenant_words(connection, tenant_id)
+    return store, listings, more
 
 
 async def put(connection: Connection, tenant_id: int, store_id: int, place: Place) -> None:

@@ -37,6 +37,7 @@ COLUMNS = {
     "pause_reason": "PAUSED BECAUSE",
     "warehouses": "WAREHOUSES",
     "listings": "LISTINGS",
+    "authorised_until": "AUTHORISED UNTIL",
 }
 PAUSED = "Paused by an operator"
 
@@ -80,14 +81,14 @@ def add(
     if application is not None and not connector.manifest.has_applications:
         raise UsageError(f"{connector.manifest.name} has no applications: leave --app out")
     new = NewStore(connector, name, values, application, warehouses or [DEFAULT_WAREHOUSE], mode)
-    store_id, served = session.run(context, partial(_add, tenant, new))
+    store_id, served, more = session.run(context, partial(_add, tenant, new))
     output.say(f"Store {name!r} added (id {store_id}, {mode}, served by {', '.join(served)})")
     if connector.manifest.closed:
         output.note(f"{connector.manifest.name} has closed: nothing answers at its own address any more")
     if connector.manifest.authorizes:
-        output.note(f"The merchant must agree first: `lumbung store authorize {store_id}`")
+        output.note(f"The merchant must agree first: `lumbung store authorize {store_id}{more} --redirect URL`")
     if mode is StoreMode.OBSERVE:
-        output.note(f"Nothing is written to the marketplace until `lumbung store live {store_id}`")
+        output.note(f"Nothing is written to the marketplace until `lumbung store live {store_id}{more}`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class NewStore:
     mode: StoreMode
 
 
-async def _add(tenant: str | None, new: NewStore, hub: Installation) -> tuple[int, list[str]]:
+async def _add(tenant: str | None, new: NewStore, hub: Installation) -> tuple[int, list[str], str]:
     channel, code = new.channel, new.channel.manifest.code
     async with hub.pool.transaction() as connection:
         tenant_id = (await find.tenant(connection, tenant)).id
@@ -131,7 +132,8 @@ async def _add(tenant: str | None, new: NewStore, hub: Installation) -> tuple[in
         detail = {"name": new.name, "channel": code, "mode": new.mode, "warehouses": served}
         app_detail = {} if application is None else {"app": application.id}
         await audit.write(connection, tenant_id, "store.add", f"store:{store_id}", **detail, **app_detail)
-    return store_id, list(served)
+        more = await find.tenant_words(connection, tenant_id)
+    return store_id, list(served), more
 
 
 async def _application(connection: Connection, tenant_id: int, new: NewStore) -> ApplicationRow | None:
@@ -140,8 +142,6 @@ async def _application(connection: Connection, tenant_id: int, new: NewStore) ->
     if not manifest.has_applications:
         return None
     found = await find.application_of_store(connection, tenant_id, manifest.code, new.application)
-    if found.channel != manifest.code:
-        raise UsageError(f"Application {found.name!r} is one of {found.channel}, not of {manifest.code}")
     if not await applications.lock(connection, found.id):
         raise UsageError(f"Application {found.name!r} was removed just now")
     return found
@@ -163,10 +163,10 @@ def replace_credentials(
 ) -> None:
     """Replace a store's credentials; a worker that runs takes them up by itself."""
     values = credentials.read(credentials_file)
-    found = session.run(context, partial(_replace_credentials, tenant, store, values))
+    found, more = session.run(context, partial(_replace_credentials, tenant, store, values))
     output.say(f"Store {found.name!r} has new credentials")
     if found.mode is StoreMode.PAUSED:
-        output.note(f"It is still paused ({found.pause_reason}): `lumbung store resume {found.id}`")
+        output.note(f"It is still paused ({found.pause_reason}): `lumbung store resume {found.id}{more}`")
 
 
 def _refuse_another_account(channel: Channel, store: StoreRow, account: str) -> None:
@@ -179,7 +179,7 @@ def _refuse_another_account(channel: Channel, store: StoreRow, account: str) -> 
 
 async def _replace_credentials(
     tenant: str | None, reference: str, values: dict[str, str], hub: Installation
-) -> StoreRow:
+) -> tuple[StoreRow, str]:
     async with hub.pool.connection() as connection:
         store = await find.store(connection, (await find.tenant(connection, tenant)).id, reference)
     channel = credentials.connector(store.channel)
@@ -193,8 +193,9 @@ async def _replace_credentials(
         await _seal(connection, hub, store.tenant_id, store.id, values)
         await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
         await audit.write(connection, store.tenant_id, "store.credentials", f"store:{store.id}")
+        more = await find.tenant_words(connection, store.tenant_id)
     await wake.notify(hub.pool, [store.id])
-    return store
+    return store, more
 
 
 app.command("link")(links.link)
@@ -256,7 +257,10 @@ async def _change_mode(tenant: str | None, reference: str, change: Any, hub: Ins
 
 async def _set_mode(mode: StoreMode, connection: Connection, store: StoreRow) -> None:
     if mode is StoreMode.LIVE and store.tokens is None and credentials.connector(store.channel).manifest.authorizes:
-        raise UsageError(f"Store {store.name!r} is not authorised yet: `lumbung store authorize {store.id}`")
+        more = await find.tenant_words(connection, store.tenant_id)
+        raise UsageError(
+            f"Store {store.name!r} is not authorised yet: `lumbung store authorize {store.id}{more} --redirect URL`"
+        )
     await stores.set_mode(connection, tenant_id=store.tenant_id, store_id=store.id, mode=mode)
     await audit.write(connection, store.tenant_id, f"store.{mode}", f"store:{store.id}", before=store.mode)
 

@@ -49,7 +49,7 @@ async def add_store(
 ) -> int | None:
     """The new store's id, still without credentials; None when a live store has the name.
 
-    `account` is the marketplace's own name of it. Raises UsageError when a live store is the same account.
+    `account` is the marketplace's own name of it. Raises UsageError when a live store, of whatever tenant, is the same.
     """
     await _refuse_second_store(connection, tenant_id, channel, account, name)
     store_id: int | None = await _queries["add_store"].value(
@@ -69,11 +69,14 @@ async def add_store(
 async def _refuse_second_store(
     connection: Connection, tenant_id: int, channel: str, account: str | None, name: str
 ) -> None:
-    same = await _queries["store_of_account"].value(connection, tenant_id=tenant_id, channel=channel, account=account)
-    if same not in (None, name):
-        raise UsageError(
-            f"Store {same!r} is the account {account} already: two stores of one account would overwrite each other"
-        )
+    same = await _queries["store_of_account"].one(connection, tenant_id=tenant_id, channel=channel, account=account)
+    if same is None or (same["tenant_id"], same["name"]) == (tenant_id, name):
+        return
+    whose = "" if same["tenant_id"] == tenant_id else f" of tenant {same['tenant']!r}"
+    raise UsageError(
+        f"Store {same['name']!r}{whose} is the account {account} already: two stores of one account would overwrite"
+        " each other"
+    )
 
 
 async def set_credentials(connection: Connection, *, tenant_id: int, store_id: int, credentials: bytes) -> None:

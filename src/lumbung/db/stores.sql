@@ -4,10 +4,11 @@ VALUES (:tenant_id, :channel_app_id::bigint, :channel, :name, :account, :mode, '
 ON CONFLICT (tenant_id, name) WHERE retired_at IS NULL DO NOTHING
 RETURNING id
 
--- name: store_of_account$
--- The name of the live store that is an account already.
-SELECT name FROM store
-WHERE tenant_id = :tenant_id AND channel = :channel AND account = :account AND retired_at IS NULL
+-- name: store_of_account^
+-- The live store that is an account already, of whatever tenant: the tenant's own first.
+SELECT s.name, t.name AS tenant, s.tenant_id FROM store s JOIN tenant t ON t.id = s.tenant_id
+WHERE s.channel = :channel AND s.account = :account AND s.retired_at IS NULL
+ORDER BY s.tenant_id <> :tenant_id, s.id LIMIT 1
 
 -- name: set_credentials!
 -- Encrypted for this very row, so they are written after its id is known.

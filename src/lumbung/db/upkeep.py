@@ -28,7 +28,7 @@ class Marked:
 async def failing_listings(
     connection: Connection, *, tenant_id: int, store_id: int | None, attempts_min: int, limit: int
 ) -> list[Row]:
-    """Parked listings, and those with so many failed attempts in a row."""
+    """Parked listings, those with so many failed attempts in a row, and those that wait for a lock or a floor."""
     rows = await _queries["failing_listings"].all(
         connection, tenant_id=tenant_id, store_id=store_id, attempts_min=attempts_min, limit=limit
     )
@@ -44,8 +44,8 @@ async def retry_chunk(
     after: int,
     limit: int,
 ) -> tuple[int | None, list[int]]:
-    """Make listings due that are parked or wait after a failure. Returns after which listing to go on (None: no more),
-    and the store of each that is due now."""
+    """Make listings due that are parked, or wait after a failure, a lock or a floor. Returns after which listing to go
+    on (None: no more), and the store of each that is due now."""
     found = await _queries["lock_failed"].all(
         connection, tenant_id=tenant_id, store_id=store_id, skus=skus, after=after, limit=limit
     )

@@ -1,21 +1,24 @@
 -- What operators do about listings: what fails and trying it again, telling everything again, reading back.
 
 -- name: failing_listings
--- Parked ones, and those whose attempts keep failing. How often a parked one was tried is not known: its attempts begin
--- anew when it is parked.
+-- Parked ones, those whose attempts keep failing, and those that the marketplace has locked or wants to show more than
+-- they should. How often a parked one was tried is not known: its attempts begin anew when it is parked.
 SELECT s.listing_id, st.name AS store, v.sku, l.remote_variant, s.state,
        CASE WHEN s.state <> 'parked' THEN s.attempts END AS attempts,
-       coalesce(s.park_reason, s.last_message) AS why, CASE WHEN s.state = 'parked' THEN s.parked_at ELSE s.failing_since END AS since
+       coalesce(s.park_reason, s.last_message) AS why, CASE WHEN s.state = 'parked' THEN s.parked_at ELSE s.failing_since END AS since,
+       w.reason AS waits_for, w.due_at AS waits_until, s.quantity_due, s.quantity_delivered
 FROM listing_state s
 JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
 JOIN variant v ON v.tenant_id = l.tenant_id AND v.id = l.variant_id
 JOIN store st ON st.tenant_id = s.tenant_id AND st.id = s.store_id
+LEFT JOIN listing_wait w ON w.tenant_id = s.tenant_id AND w.listing_id = s.listing_id AND s.state = 'waiting'
 WHERE s.tenant_id = :tenant_id AND (:store_id::bigint IS NULL OR s.store_id = :store_id) AND l.retired_at IS NULL
-  AND (s.state = 'parked' OR s.state IN ('due', 'waiting') AND s.attempts >= :attempts_min)
+  AND (s.state = 'parked' OR s.state IN ('due', 'waiting') AND s.attempts >= :attempts_min
+       OR w.reason IN ('deferred', 'floor'))
 ORDER BY s.state <> 'parked', st.name, v.sku, s.listing_id LIMIT :limit
 
 -- name: lock_failed
--- A chunk of the listings that are parked or wait after a failure, sorted. What becomes of them is decided afterwards.
+-- A chunk of the listings that are parked, or wait after a failure, for a lock to end or a floor to fall; sorted. What becomes of them is decided afterwards.
 SELECT s.listing_id
 FROM listing_state s
 JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
@@ -23,7 +26,8 @@ JOIN variant v ON v.tenant_id = l.tenant_id AND v.id = l.variant_id
 WHERE s.tenant_id = :tenant_id AND s.listing_id > :after AND l.retired_at IS NULL
   AND (:store_id::bigint IS NULL OR s.store_id = :store_id) AND (:skus::text[] IS NULL OR v.sku = ANY(:skus))
   AND (s.state = 'parked' OR s.state = 'waiting' AND EXISTS (
-      SELECT FROM listing_wait w WHERE w.tenant_id = s.tenant_id AND w.listing_id = s.listing_id AND w.reason = 'backoff'))
+      SELECT FROM listing_wait w WHERE w.tenant_id = s.tenant_id AND w.listing_id = s.listing_id
+        AND w.reason IN ('backoff', 'deferred', 'floor')))
 ORDER BY s.listing_id LIMIT :limit
 FOR NO KEY UPDATE OF s
 
@@ -34,10 +38,10 @@ WITH again AS MATERIALIZED (
     FROM listing_state s
     LEFT JOIN listing_wait w ON w.tenant_id = s.tenant_id AND w.listing_id = s.listing_id
     WHERE s.tenant_id = :tenant_id AND s.listing_id = ANY(:listing_ids::bigint[])
-      AND (s.state = 'parked' OR s.state = 'waiting' AND w.reason = 'backoff')
+      AND (s.state = 'parked' OR s.state = 'waiting' AND w.reason IN ('backoff', 'deferred', 'floor'))
 ), gone AS (
     DELETE FROM listing_wait w USING again a
-    WHERE w.tenant_id = a.tenant_id AND w.listing_id = a.listing_id AND w.reason IN ('parked', 'backoff')
+    WHERE w.tenant_id = a.tenant_id AND w.listing_id = a.listing_id AND w.reason IN ('parked', 'backoff', 'deferred', 'floor')
 )
 UPDATE listing_state s SET
     state = 'due', lane = :lane, due_for = CASE WHEN a.parked THEN 'push' ELSE s.due_for END,

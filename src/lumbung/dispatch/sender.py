@@ -430,6 +430,7 @@ class StoreSender:
                 self._breaker.abandoned(now)
             case SlowDown(seconds=seconds, application=application):
                 await self._can_be_reached(now)
+                self._log.info("the marketplace asks to slow down", seconds=round(seconds, 3), reason=told.message)
                 self._pacer.slow_down(now + seconds)
                 if application and self.lease.channel_app_id is not None:
                     await self._slow_application(self.lease.channel_app_id, seconds)

@@ -31,6 +31,7 @@ from lumbung.settings import Settings
 log = structlog.get_logger()
 
 Refusal = Unauthorized | Unavailable
+AGREE_AGAIN = " (the merchant must agree again: `lumbung store authorize`)"
 
 
 class TokenKeeper:
@@ -114,7 +115,7 @@ class TokenKeeper:
         if used is not self._tokens:
             return None
         if self._renewed_because_refused:
-            return Unauthorized("The new access token is not accepted either", refreshable=False)
+            return Unauthorized(f"The new access token is not accepted either{AGREE_AGAIN}", refreshable=False)
         refusal = await self._renew(used)
         self._renewed_because_refused = refusal is None
         return refusal
@@ -147,8 +148,10 @@ class TokenKeeper:
                     self._take(new)
                     await self._write(used, new)
                     return None
-                case Unauthorized() as refusal:
-                    return None if await self._take_stored(used) else refusal
+                case Unauthorized(message=message):
+                    if await self._take_stored(used):
+                        return None
+                    return Unauthorized(f"{message}{AGREE_AGAIN}", refreshable=False)
                 case other:
                     return Unavailable(f"The access token cannot be refreshed now: {other.message}")
         except Exception:
