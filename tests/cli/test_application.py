@@ -187,6 +187,45 @@ def test_a_key_of_another_app_is_refused(app: Operator) -> None:
     assert sealed(app) == APP
 
 
+def test_an_app_that_is_there_under_another_name_is_refused(app: Operator) -> None:
+    """Twice its limit would be twice what the marketplace allows."""
+    app.done("tenant", "add", "Other")
+    words = ("app", "add", "--channel", "shpe", "--name", "Again", "--credentials", app_file(app), "--tenant", "Other")
+    assert app.refused(*words) == (
+        "lumbung: Application 'Main app' (id 1, of tenant 'Toko') is the same app: use it, or remove it and add it with"
+        " --shared for every tenant\n"
+    )
+
+
+def test_an_application_of_another_channel_is_told(app: Operator) -> None:
+    key = {"client_id": "c", "client_secret": "bukalapak-secret", "user_agent": "Hub"}
+    file = app.file("bl.json", json.dumps(key))
+    app.done("app", "add", "--channel", "bklp", "--name", "BL", "--credentials", file)
+    said = "lumbung: Application 'BL' is one of bklp, not of shpe\n"
+    assert app.refused(*store(app, "Toko", "--app", "BL")) == said
+
+
+def test_an_account_of_another_tenant_is_not_added_again(app: Operator) -> None:
+    app.done("tenant", "add", "Other")
+    app.done("store", "add", "--channel", "blib", "--name", "B", "--credentials", app.credentials(), "--tenant", "Toko")
+    said = app.refused(
+        "store", "add", "--channel", "blib", "--name", "B", "--credentials", app.credentials(), "--tenant", "Other"
+    )
+    assert said == (
+        "lumbung: Store 'B' of tenant 'Toko' is the account TOQ-1 already: two stores of one account would overwrite"
+        " each other\n"
+    )
+
+
+def test_with_several_tenants_commands_that_are_recommended_name_theirs(app: Operator) -> None:
+    app.done("tenant", "add", "Other")
+    result = app(*store(app, "Toko", "--tenant", "Toko"))
+    assert result.err == (
+        "The merchant must agree first: `lumbung store authorize 1 --tenant 1 --redirect URL`\n"
+        "Nothing is written to the marketplace until `lumbung store live 1 --tenant 1`\n"
+    )
+
+
 @pytest.mark.parametrize("words", [ADD[:-2], ("store", "add", "--channel", "shpe", "--name")])
 def test_a_name_of_digits_would_be_taken_for_an_id(app: Operator, words: tuple[str, ...]) -> None:
     said = app.refused(*words, "12", "--credentials", app_file(app))
@@ -212,7 +251,8 @@ def test_an_application_in_use_is_not_removed(app: Operator) -> None:
 
 
 def test_an_application_that_is_there_already_or_is_not_there_is_named(app: Operator) -> None:
-    assert app.refused(*ADD, app_file(app)) == "lumbung: There is an application 'Main app' of Shopee already\n"
+    other = app_file(app, partner_id="7")
+    assert app.refused(*ADD, other) == "lumbung: There is an application 'Main app' of Shopee already\n"
     said = app.refused("app", "remove", "nope")
     assert said == "lumbung: There is no application 'nope'; there are 'Main app (shpe, id 1)'\n"
 

@@ -39,7 +39,7 @@ def shopee(operator: Operator, market: Marketplaces) -> Operator:
     file = operator.file("shop.json", json.dumps({"shop_id": SHOP_ID}))
     result = operator("store", "add", "--channel", "shpe", "--name", "Padi", "--credentials", file)
     assert result.err == (
-        "The merchant must agree first: `lumbung store authorize 1`\n"
+        "The merchant must agree first: `lumbung store authorize 1 --redirect URL`\n"
         "Nothing is written to the marketplace until `lumbung store live 1`\n"
     )
     return operator
@@ -72,11 +72,11 @@ def stored(operator: Operator) -> Tokens | None:
 
 
 def test_a_store_goes_live_once_its_merchant_has_agreed(shopee: Operator) -> None:
-    need = "lumbung: Store 'Padi' is not authorised yet: `lumbung store authorize 1`\n"
+    need = "lumbung: Store 'Padi' is not authorised yet: `lumbung store authorize 1 --redirect URL`\n"
     assert shopee.refused("store", "live", "Padi") == need
     doctor = shopee("doctor").out
     assert "not authorised yet" in doctor
-    assert "have the merchant agree: `lumbung store authorize 1`" in doctor
+    assert "have the merchant agree: `lumbung store authorize 1 --redirect URL`" in doctor
 
     result = shopee("store", "authorize", "Padi", "--redirected", agreed(shopee))
 
@@ -131,6 +131,12 @@ def test_neither_option_or_both_is_explained(shopee: Operator) -> None:
     assert shopee.refused("store", "authorize", "Padi") == explained
     both = ("--redirect", REDIRECT, "--redirected", "code")
     assert shopee.refused("store", "authorize", "Padi", *both) == explained
+
+
+@pytest.mark.parametrize("redirect", ["example.com/done", "ftp://a.example/", "https://", "https://a.example/a b"])
+def test_a_redirect_that_is_no_address_is_refused(shopee: Operator, redirect: str) -> None:
+    said = shopee.refused("store", "authorize", "Padi", "--redirect", redirect)
+    assert said == f"lumbung: --redirect {redirect}: must be a whole address, such as https://example.com/done\n"
 
 
 def test_a_new_authorisation_of_a_paused_store_says_how_to_go_on(shopee: Operator) -> None:
@@ -241,7 +247,7 @@ def test_warehouses_have_locations_all_or_none(shopee: Operator) -> None:
     assert shopee.refused("store", "link", "Padi", "--warehouse", "surabaya=IDS") == mixed
     both = ("--warehouse", "surabaya=IDS", "--warehouse", "default=IDJ")
     assert shopee.done("store", "link", "Padi", *both) == (
-        "Warehouse 'surabaya' serves store 'Padi'\nWarehouse 'default' serves store 'Padi'\n"
+        "Warehouse 'surabaya' serves store 'Padi' at IDS\nWarehouse 'default' serves store 'Padi' at IDJ\n"
     )
     assert shopee.json("store", "list")[0]["warehouses"] == {"default": "IDJ", "surabaya": "IDS"}
     assert shopee.refused("store", "link", "Padi", "--warehouse", "surabaya") == mixed
@@ -254,7 +260,7 @@ def test_a_dead_authorisation_is_told_with_what_to_do(shopee: Operator, market: 
     shopee.execute("UPDATE store SET refresh_expires_at = now() - interval '1 day'")
     doctor = shopee("doctor")
     assert "its authorisation has ended (20" in doctor.out
-    assert "have the merchant agree: `lumbung store authorize 1`" in doctor.out
+    assert "have the merchant agree: `lumbung store authorize 1 --redirect URL`" in doctor.out
     assert doctor.exit == 1
 
 

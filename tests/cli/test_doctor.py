@@ -103,7 +103,10 @@ def test_a_key_file_that_is_gone(shop: Operator) -> None:
 
     said, advice = wrong(shop)["key file"]
     assert said == f"The key file {shop.folder}/keys cannot be used: No such file or directory"
-    assert advice == "put the installation's key file back; on a new installation any other command makes one"
+    assert advice == (
+        "put the installation's key file back; if it is lost, `lumbung key new` makes another; on a new installation"
+        " any other command makes one"
+    )
     assert not (shop.folder / "keys").exists()
 
 
@@ -117,7 +120,7 @@ def test_secrets_that_the_key_file_does_not_open(shop: Operator) -> None:
     assert list(found) == ["partner B98KL87", "store Main (1)"]
     assert "is encrypted with key" in found["partner B98KL87"][0]
     assert found["partner B98KL87"][1].endswith("or run `lumbung partner rotate B98KL87`")
-    assert found["store Main (1)"][1] == "put the key back into the key file, or use `lumbung store credentials`"
+    assert found["store Main (1)"][1] == "put the key back into the key file, or use `lumbung store credentials 1`"
 
 
 def test_a_change_of_warehouses_that_was_not_finished(shop: Operator) -> None:

@@ -82,6 +82,10 @@ def test_what_cannot_be_delivered_is_listed_in_plain_words(stocked: Operator) ->
         "attempts": None,
         "why": "Unknown item",
         "since": "2026-11-23T10:00:00Z",
+        "waits_for": None,
+        "waits_until": None,
+        "quantity_due": 8,
+        "quantity_delivered": None,
     }
 
 
@@ -153,14 +157,33 @@ def test_a_listing_that_waits_after_a_failure_is_tried_at_once_and_its_attempts_
     assert stocked.audit()[-1] == ("failures.retry", "store:1", {"listings": 1})
 
 
-def test_a_listing_that_waits_for_something_else_keeps_waiting(stocked: Operator) -> None:
-    fail(stocked, 1, reason="deferred")
+@pytest.mark.parametrize("reason", ["deferred", "floor"])
+def test_a_listing_that_the_marketplace_has_locked_is_listed_and_can_be_tried_at_once(
+    stocked: Operator, reason: str
+) -> None:
+    fail(stocked, 1, attempts=0, reason=reason)
+    stocked.execute("UPDATE listing_state SET quantity_delivered = 25, failing_since = NULL WHERE listing_id = 1")
+
+    [row] = stocked.json("failures", "list")
+
+    assert row["what"].startswith("waits until 20")
+    due = stocked.rows("SELECT quantity_due FROM listing_state WHERE listing_id = 1")[0]["quantity_due"]
+    reserved = f"The marketplace has reserved more: shows 25, should show {due}"
+    assert row["why"] == {"deferred": "Connection refused", "floor": reserved}[reason]
+    assert stocked.done("failures", "retry", "--sku", "A") == "Trying 1 listing again\n"
+    assert state(stocked, 1, "state", "lane", "due_for") == ("due", 6, "push")
+    assert waits(stocked) == []
+
+
+@pytest.mark.parametrize("reason", ["submitted", "confirmation"])
+def test_a_listing_that_waits_for_something_else_keeps_waiting(stocked: Operator, reason: str) -> None:
+    fail(stocked, 1, attempts=0, reason=reason)
     before = len(stocked.audit())
 
     said = stocked.done("failures", "retry", "--all")
 
     assert said == "Nothing to try again: no listing is parked or waits\n"
-    assert waits(stocked) == [(1, "deferred")]
+    assert waits(stocked) == [(1, reason)]
     assert len(stocked.audit()) == before
 
 
