@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -625,14 +624,6 @@ def test_every_field_that_cannot_be_right_is_named_and_its_value_is_not(
 
 def test_secrets_are_not_in_the_repr_of_the_credentials() -> None:
     assert "0123456789" not in repr(read_credentials(CREDENTIALS))
-
-
-def test_every_rule_of_the_quality_scale_is_done_or_exempt_with_a_reason() -> None:
-    folder = Path(lumbung.channels.bukalapak.__file__).parent
-    scale = tomllib.loads((folder / "quality.toml").read_text())
-    assert scale["channel"] == "bklp"
-    for rule, state in scale["rules"].items():
-        assert state == "done" or (state["status"] == "exempt" and state["reason"]), rule
 
 
 def test_the_readme_names_every_field() -> None:
