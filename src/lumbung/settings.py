@@ -214,6 +214,11 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"{PREFIX}ACCEPT_QUEUE_MAX ({settings.accept_queue_max}) must be below"
             f" {PREFIX}CONNECTIONS_MAX ({settings.connections_max}): each update that waits holds a connection"
         )
+    if settings.bodies_bytes_max < settings.body_bytes_max:
+        raise ConfigurationError(
+            f"{PREFIX}BODIES_BYTES_MAX ({settings.bodies_bytes_max}) must be at least"
+            f" {PREFIX}BODY_BYTES_MAX ({settings.body_bytes_max}): a body of that length would never be read"
+        )
 
 
 def _parse(variable: str, text: str, kind: type) -> object:

@@ -181,8 +181,8 @@ def test_a_new_key_is_taken_up_by_every_store_of_the_application(app: Operator) 
 def test_a_key_of_another_app_is_refused(app: Operator) -> None:
     said = app.refused("app", "credentials", "1", "--credentials", app_file(app, partner_id="7"))
     assert said == (
-        "lumbung: Application 'Main app' has partner_id 1000001, this file has 7: what merchants agreed to is good for"
-        " one app; add the other with `lumbung app add`\n"
+        "lumbung: Application 'Main app' is 1000001, this file is of 7: what merchants agreed to is good for one app;"
+        " add the other with `lumbung app add`\n"
     )
     assert sealed(app) == APP
 

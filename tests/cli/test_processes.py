@@ -114,10 +114,11 @@ def test_the_demonstration_shows_the_main_job_and_ctrl_c_leaves_no_process(
         "api_url", "sandbox_url", "partner_id", "secret", "tenant_id", "warehouses", "stores", "skus", "database_url",
     ]  # fmt: skip
     assert (info["partner_id"], info["warehouses"], len(info["skus"])) == ("B98KL87", ["default", "surabaya"], 50)
-    assert [set(store) for store in info["stores"]] == [{"id", "name", "channel"}] * 2
+    assert [set(store) for store in info["stores"]] == [{"id", "name", "channel"}] * 4
+    assert {store["channel"] for store in info["stores"]} == {"blib", "bklp", "shpe"}
     assert re.search(r'200 \{"transaction_code":"[0-9a-f-]{36}"\}', printed)
-    assert "No connector: Lumbung cannot deliver to Bukalapak (bklp)" in printed
-    assert "100 listings, each with its exact number." in printed
+    assert "Padi di Bukalapak now shows 30" in printed
+    assert "200 listings, each with its exact number." in printed
     curl = next(line for line in printed.splitlines() if line.startswith("curl "))
     answer = subprocess.run(shlex.split(curl), capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout)["total_record"] == 52

@@ -30,7 +30,7 @@ from lumbung.channels.base import (
 )
 from lumbung.db import delivery
 from lumbung.db.delivery import Due
-from lumbung.dispatch.batching import Bisection
+from lumbung.dispatch.batching import Bisection, Locks
 from lumbung.dispatch.judge import DOUBTS_KEPT, Answered, Exchanged, Judge, Moment, Told, Verdict, sent_quantity
 from lumbung.dispatch.policy import (
     Again,
@@ -59,7 +59,9 @@ LEASE = Lease(store_id=1, tenant_id=1, epoch=1, channel="blib", store_name="Toko
 MOMENT = Moment(started=100.0, now=101.0)
 
 
-def judge_of(lease: Lease = LEASE, *, bisection: Bisection | None = None, storm: int = 50) -> Judge:
+def judge_of(
+    lease: Lease = LEASE, *, bisection: Bisection | None = None, locks: Locks | None = None, storm: int = 50
+) -> Judge:
     return Judge(
         lease,
         DELAYS,
@@ -68,6 +70,7 @@ def judge_of(lease: Lease = LEASE, *, bisection: Bisection | None = None, storm:
         storm_rejections=storm,
         thing_of=lambda listing: listing.listing_id,
         bisection=Bisection() if bisection is None else bisection,
+        locks=Locks() if locks is None else locks,
         dice=lambda: 0.5,
     )
 
@@ -269,6 +272,38 @@ def test_a_call_that_is_locked_as_a_whole_is_cut_in_halves_and_nobody_waits() ->
     assert (bisection.size(1, 50), bisection.size(2, 50)) == (1, 1)
     alone = judge.judge(batch(1), Exchanged.of(Attempt(rows[:1], (), as_a_whole=True)), MOMENT)
     assert [type(result.decision) for result in alone.results] == [Defer]
+
+
+def calls_until_all_wait(judge: Judge, bisection: Bisection, locks: Locks, listings: list[int]) -> int:
+    """How many calls it takes when the marketplace locks every call as a whole."""
+    calls, due_now = 0, list(listings)
+    while due_now:
+        calls += 1
+        size = bisection.size(due_now[0], 50)
+        sent = [i for i in due_now if bisection.size(i, 50) == size and (i in locks) == (due_now[0] in locks)][:size]
+        rows = tuple(Row(listing, Deferred(None, "in promotion")) for listing in sent)
+        verdict = judge.judge(batch(*sent), Exchanged.of(Attempt(rows, (), as_a_whole=True)), MOMENT)
+        waiting = {result.listing_id for result in verdict.results if isinstance(result.decision, Defer)}
+        due_now = [i for i in due_now if i not in waiting and i not in sent] + [i for i in sent if i not in waiting]
+    return calls
+
+
+def test_an_item_that_is_locked_with_all_its_variations_costs_one_call_after_the_first_look() -> None:
+    bisection, locks = Bisection(), Locks()
+    judge = judge_of(bisection=bisection, locks=locks)
+    rounds = [calls_until_all_wait(judge, bisection, locks, list(range(50))) for _ in range(9)]
+    assert rounds[0] > 50
+    assert rounds[1:7] == [1] * 6
+    assert sum(calls > 1 for calls in rounds[1:]) == 1  # the closer look: one may be free again beside another
+
+
+def test_what_is_answered_otherwise_is_locked_no_more() -> None:
+    locks = Locks()
+    judge = judge_of(locks=locks)
+    push(judge, (1, Deferred(None, "in promotion")))
+    assert 1 in locks
+    push(judge, (1, Accepted()))
+    assert 1 not in locks
 
 
 def test_a_storm_brings_back_those_that_were_parked_while_they_were_counted() -> None:

@@ -18,7 +18,7 @@ from lumbung.clock import ManualClock
 from lumbung.db.lease import StoredTokens
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Storage
-from lumbung.dispatch.tokens import Refusal, TokenKeeper, digest, seal, unseal
+from lumbung.dispatch.tokens import AGREE_AGAIN, Refusal, TokenKeeper, digest, seal, unseal
 from lumbung.errors import ConfigurationError
 from lumbung.errors import Unavailable as Away
 from lumbung.keyring import Keyring
@@ -28,6 +28,7 @@ from lumbung.settings import Settings
 LEASE = Lease(store_id=1, tenant_id=1, epoch=3, channel="shpe", store_name="Toko")
 LIFE = timedelta(hours=4)
 DEAD = Unauthorized("The refresh token is dead", refreshable=False)
+TOLD_DEAD = Unauthorized(f"{DEAD.message}{AGREE_AGAIN}", refreshable=False)
 
 
 class Marketplace:
@@ -182,6 +183,31 @@ async def test_a_pair_is_traded_at_half_its_life_and_the_new_one_written_and_use
     assert len(store.marketplace.trades) == 1
 
 
+async def test_nothing_is_traded_while_the_database_is_away(store: Store) -> None:
+    """What it gives could not be written, and a process that is killed then would lose the store."""
+    store.memory.away = True
+    store.pass_hours(4.0)
+    assert isinstance(await store.keeper.before_call(), Unavailable)
+    assert store.marketplace.trades == []
+
+
+async def test_a_pair_that_nobody_needs_is_renewed_before_its_refresh_token_dies(store: Store) -> None:
+    """Here within 10 days: its refresh token lives for 40 hours."""
+    keeper = store.keeper
+    seen = [keeper.would_die]
+    store.pass_hours(4.0)
+    seen.append(keeper.would_die)
+    store.marketplace.refuse = Unavailable("503")
+    assert await store.keeper.before_call() == Unavailable("The access token cannot be refreshed now: 503")
+    seen.append(keeper.would_die)  # it was tried in vain just now
+    store.clock.advance(60.0)
+    seen.append(keeper.would_die)
+    store.marketplace.refuse = None
+    assert await store.keeper.before_call() is None
+    seen.append(keeper.would_die)
+    assert seen == [False, True, False, True, False]
+
+
 async def test_a_refresh_that_fails_before_the_pair_expires_stops_nothing_and_is_tried_again_later(
     store: Store,
 ) -> None:
@@ -212,7 +238,7 @@ async def test_an_expired_pair_that_cannot_be_refreshed_answers_every_call_in_it
 async def test_a_dead_refresh_token_is_told_at_once(store: Store) -> None:
     store.marketplace.live.clear()
     store.pass_hours(2.0)
-    assert await store.keeper.before_call() == DEAD
+    assert await store.keeper.before_call() == TOLD_DEAD
 
 
 # --- a call was not authorised ---
@@ -248,7 +274,7 @@ async def test_a_call_made_with_a_pair_that_is_no_longer_used_is_tried_again_wit
 async def test_a_new_pair_that_is_refused_too_is_the_end(store: Store) -> None:
     assert await store.keeper.refused(store.first) is None
     refusal = await store.keeper.refused(store.keeper.tokens)
-    assert refusal == Unauthorized("The new access token is not accepted either", refreshable=False)
+    assert refusal == Unauthorized(f"The new access token is not accepted either{AGREE_AGAIN}", refreshable=False)
     assert store.marketplace.trades == ["refresh-1"]
 
 
@@ -281,7 +307,7 @@ async def test_a_refresh_token_that_somebody_else_has_used_meanwhile_is_no_matte
 async def test_a_stored_pair_that_cannot_be_opened_is_not_taken(store: Store) -> None:
     store.memory.blob, store.memory.digest = b"\x01" + bytes(40), bytes(32)
     store.marketplace.live.clear()
-    assert await store.keeper.refused(store.first) == DEAD
+    assert await store.keeper.refused(store.first) == TOLD_DEAD
 
 
 # --- writing ---

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lumbung.channels.base import Channel, Manifest, Pacing
 from lumbung.clock import ManualClock
 from lumbung.db.delivery import Due, Submitted
-from lumbung.dispatch.batching import LANES, Bisection
+from lumbung.dispatch.batching import LANES, Bisection, Locks
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Storage
 from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
@@ -91,7 +91,7 @@ class Shelf:
     def __init__(
         self, *, listings_max: int = 200, reads_back: bool = True, channel: PlayedChannel | None = None
     ) -> None:
-        self.memory, self.clock, self.bisection = Memory(), ManualClock(), Bisection()
+        self.memory, self.clock, self.bisection, self.locks = Memory(), ManualClock(), Bisection(), Locks()
         self.window = Window(
             LEASE,
             cast(Channel, channel or PlayedChannel()),
@@ -99,6 +99,7 @@ class Shelf:
             self.clock,
             WindowSizes(listings_max, calls_per_second=2.0, fresh_seconds=0.02),
             self.bisection,
+            self.locks,
             reads_back=reads_back,
         )
 
@@ -121,6 +122,15 @@ def ids(batch: Batch) -> list[int]:
 async def test_when_nothing_is_due_there_is_no_batch() -> None:
     shelf = Shelf()
     assert (await shelf.take(), bool(shelf.window), shelf.memory.windows) == (None, False, 1)
+
+
+async def test_what_is_locked_shares_no_call_with_what_is_not() -> None:
+    shelf = Shelf()
+    for listing in range(1, 5):
+        shelf.memory.add(listing)
+    for listing in (2, 3):
+        shelf.locks.locked(listing)
+    assert await shelf.take_all() == [[1, 4], [2, 3]]
 
 
 async def test_listings_of_one_item_share_a_call_up_to_what_a_call_takes() -> None:

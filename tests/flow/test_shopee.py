@@ -197,7 +197,6 @@ async def test_a_token_is_refreshed_at_half_its_life_without_a_refused_call(shop
 async def test_a_dead_refresh_token_pauses_one_store_only_and_keeps_its_work(shopee: ShopeeHub) -> None:
     dead = await shopee.shop("1", {"1": "sku1"})
     await shopee.shop("2", {"2": "sku1"})
-    shopee.hub.sandbox.ledger.store("shpe", "1")
     await _revoke(shopee, "1")
     code = await shopee.hub.update("sku1", 100, shpe=5)
 
@@ -371,9 +370,9 @@ async def test_stores_of_one_application_stay_within_its_limit_together(database
             await shopee.shop(shop, {f"{shop}{n}": f"sku{shop}{n}" for n in range(10)})
         async with shopee.hub.world.pool.transaction() as connection:
             await applications.set_limit(
-                connection, application_id=shopee.application_id, calls_per_second=20.0, burst=5
+                connection, application_id=shopee.application_id, calls_per_second=15.0, burst=1
             )
-        shopee.hub.sandbox.faults.set("shpe", application_rate_limit_per_s=45)
+        shopee.hub.sandbox.faults.set("shpe", application_rate_limit_per_s=16)
         codes = [await shopee.hub.update(f"sku{shop}{n}", 100, shpe=n) for shop in ("1", "2", "3") for n in range(10)]
         async with running_worker(FAST, database_url, keyring, clock=shopee.hub.clock):
             await shopee.hub.ended(*codes)

@@ -107,7 +107,7 @@ class Nemesis:
 
     def _find_cause(self, store_id: int) -> None:
         """A storm pauses a store until whatever was set up wrongly is right."""
-        if "rejected" in (self._simulation.tables.stores[store_id].pause_reason or ""):
+        if "set up wrongly" in (self._simulation.tables.stores[store_id].pause_reason or ""):
             for shelf in self._simulation.market.shelves.values():
                 if shelf.store_id == store_id:
                     self._free(shelf.listing_id)

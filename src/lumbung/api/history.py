@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from lumbung.api.context import ApiContext
 from lumbung.api.documents import HistoryOperation
 from lumbung.api.errors import AnyRequest
-from lumbung.api.inbound import read_signed
+from lumbung.api.inbound import signed_request
 from lumbung.api.reference import reference_of
 from lumbung.api.validation import read_page
 from lumbung.api.wire import history_answer
@@ -19,9 +19,8 @@ from lumbung.db import history as db
 @get("/v1/partner/inventory/history", operation_class=HistoryOperation)
 async def history(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
     settings = context.settings
-    partner = await context.partners.authenticate(
-        await read_signed(request, context.bodies, settings.public_path_prefix)
-    )
+    async with context.bodies.reading(request) as body:
+        partner = await context.partners.authenticate(signed_request(request, body, settings.public_path_prefix))
     page = read_page(
         request.scope["query_string"],
         limit_default=settings.history_limit_default,

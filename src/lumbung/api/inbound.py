@@ -1,17 +1,16 @@
-"""Reading a signed request from the wire: its body, and its target exactly as it was sent."""
+"""A signed request as it came over the wire: its target exactly as it was sent."""
 
 from __future__ import annotations
 
-from lumbung.api.bodies import Bodies
 from lumbung.api.errors import AnyRequest
 from lumbung.api.partners import SignedRequest
 
 
-async def read_signed(request: AnyRequest, bodies: Bodies, public_path_prefix: str) -> SignedRequest:
-    """Of a header that is there twice the first counts. Raises what reading the body raises."""
+def signed_request(request: AnyRequest, body: bytes, public_path_prefix: str) -> SignedRequest:
+    """Of a header that is there twice the first counts."""
     return SignedRequest(
         target=target_of(request, public_path_prefix),
-        body=await bodies.read(request),
+        body=body,
         partner_id=request.headers.get("partner-id"),
         secret=request.headers.get("secret"),
         timestamp=request.headers.get("timestamp"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 import structlog
@@ -17,6 +18,15 @@ HEADER = b"x-request-id"
 KEY = "lumbung_reference"
 REASON = "lumbung_refusal"
 UNAVAILABLE = 503
+AGAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Refusing:
+    """A route that answers 503: why, so far, and when it did last (monotonic)."""
+
+    reasons: set[str | None] = field(default_factory=set)
+    last: float = 0.0
 
 
 def reference_of(scope: Scope) -> str:
@@ -32,15 +42,15 @@ def note_refusal(scope: Scope, reason: str) -> None:
 class ReferenceMiddleware:
     """Gives the reference, counts and times the request, and logs it.
 
-    That a route can do nothing just now is warned of once, and told once when it answers 200 again: while a database is
-    away, a line for each request says nothing new.
+    That a route can do nothing just now is warned of once for each reason, and told once when it has answered nothing
+    but 200 for some seconds: while a database is away, or a queue is full, a line for each request says nothing new.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: ApiMetrics, clock: Clock):
         self._app = app
         self._metrics = metrics
         self._clock = clock
-        self._refusing: set[str] = set()
+        self._refusing: dict[str, Refusing] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -69,13 +79,20 @@ class ReferenceMiddleware:
         self._metrics.request_seconds.labels(route).observe(seconds)
         if status == UNAVAILABLE or self._refusing:
             self._note_change(scope, route, status)
+        more = {"reason": reason} if (reason := scope["state"].get(REASON)) else {}
         level = log.error if status >= 500 and status != UNAVAILABLE else log.info if status >= 400 else log.debug
-        level("request", reference=reference, method=scope.get("method"), path=scope["path"], status=status)
+        level("request", reference=reference, method=scope.get("method"), path=scope["path"], status=status, **more)
 
     def _note_change(self, scope: Scope, route: str, status: int) -> None:
-        if status == UNAVAILABLE and route not in self._refusing:
-            self._refusing.add(route)
-            log.warning("requests are answered 503", route=route, reason=scope["state"].get(REASON))
-        elif status == 200 and route in self._refusing:
-            self._refusing.discard(route)
+        now = self._clock.monotonic()
+        before = self._refusing.get(route)
+        if status == UNAVAILABLE:
+            refusing = self._refusing.setdefault(route, Refusing())
+            refusing.last = now
+            reason = scope["state"].get(REASON)
+            if reason not in refusing.reasons:
+                refusing.reasons.add(reason)
+                log.warning("requests are answered 503", route=route, reason=reason)
+        elif status == 200 and before is not None and now - before.last >= AGAIN_SECONDS:
+            del self._refusing[route]
             log.info("requests are answered again", route=route)

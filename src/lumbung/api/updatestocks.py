@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from lumbung.api.context import ApiContext
 from lumbung.api.documents import UpdateStocksOperation
 from lumbung.api.errors import AnyRequest
-from lumbung.api.inbound import read_signed
+from lumbung.api.inbound import signed_request
 from lumbung.api.validation import Limits, key_problems, latest_as_of, read_update
 from lumbung.api.wire import TransactionAnswer
 from lumbung.model import Idempotency, Submission
@@ -20,18 +20,22 @@ from lumbung.model import Idempotency, Submission
 
 @post("/v1/partner/inventory/updatestocks", status_code=200, operation_class=UpdateStocksOperation)
 async def update_stocks(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
-    signed = await read_signed(request, context.bodies, context.settings.public_path_prefix)
-    partner = await context.partners.authenticate(signed)
-    settings = context.settings
-    limits = Limits(
-        json_depth_max=settings.json_depth_max,
-        channel_stock_entries_max=settings.channel_stock_entries_max,
-        as_of_latest=latest_as_of(context.clock.now(), settings.as_of_ahead_seconds_max),
-    )
-    keys = request.headers.getall("idempotency-key", [])
-    update = read_update(signed.body, limits, key_problems(keys, settings.idempotency_key_chars_max))
-    idempotency = Idempotency(keys[0], hashlib.sha256(signed.body).digest()) if keys else None
-    del signed  # its body may be large, and the update may have to wait
-    receipt = await context.commits.submit(Submission(partner.tenant_id, partner.id, uuid4(), update, idempotency))
+    submission = await _submission(request, context)  # the body may be large, and the update may have to wait
+    receipt = await context.commits.submit(submission)
     answer = TransactionAnswer(str(receipt.transaction_code))
     return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+async def _submission(request: AnyRequest, context: ApiContext) -> Submission:
+    settings = context.settings
+    async with context.bodies.reading(request) as body:
+        partner = await context.partners.authenticate(signed_request(request, body, settings.public_path_prefix))
+        limits = Limits(
+            json_depth_max=settings.json_depth_max,
+            channel_stock_entries_max=settings.channel_stock_entries_max,
+            as_of_latest=latest_as_of(context.clock.now(), settings.as_of_ahead_seconds_max),
+        )
+        keys = request.headers.getall("idempotency-key", [])
+        update = read_update(body, limits, key_problems(keys, settings.idempotency_key_chars_max))
+        idempotency = Idempotency(keys[0], hashlib.sha256(body).digest()) if keys else None
+        return Submission(partner.tenant_id, partner.id, uuid4(), update, idempotency)

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from lumbung.errors import LumbungError
@@ -40,9 +40,15 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _give_up_stdout()
+        _give_up(sys.stdout)
         print(f"lumbung: {error.strerror}: output is missing, but the command may have taken effect", file=sys.stderr)
         sys.exit(EXIT_WRONG)
+    finally:
+        # Python ends with 120 when the log's last lines find no room: that says nothing of what was done.
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            _give_up(sys.stderr)
 
 
 def _tell(error: LumbungError) -> None:
@@ -60,7 +66,7 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as we run)
 
 
-def _give_up_stdout() -> None:
+def _give_up(stream: TextIO) -> None:
     """What is left in its buffer would be tried, and complained of, once more at the exit."""
     with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())

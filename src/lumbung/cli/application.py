@@ -16,8 +16,7 @@ from lumbung.db import applications, stores, tenants, wake
 from lumbung.db.applications import ApplicationRow
 from lumbung.db.query import Connection
 from lumbung.db.stores import StoreRow
-from lumbung.dispatch.opening import application_values
-from lumbung.errors import ConfigurationError, UsageError
+from lumbung.errors import UsageError
 from lumbung.model import StoreMode, purpose_of_application
 
 if TYPE_CHECKING:
@@ -96,8 +95,11 @@ async def _add(
     async with hub.pool.transaction() as connection:
         tenant_id = None if shared else (await find.tenant(connection, tenant)).id
         code = channel.manifest.code
-        await _refuse_second(connection, hub, channel, values)
-        application_id = await applications.add(connection, tenant_id=tenant_id, channel=code, name=name)
+        identity = _identity(channel, values)
+        await _refuse_second(connection, channel, identity)
+        application_id = await applications.add(
+            connection, tenant_id=tenant_id, channel=code, name=name, identity=identity
+        )
         if application_id is None:
             raise UsageError(f"There is an application {name!r} of {channel.manifest.name} already")
         await _seal(connection, hub, application_id, values)
@@ -132,7 +134,7 @@ async def _replace_credentials(
         found = await find.application(connection, tenant, reference)
     channel = credentials.connector(found.channel)
     await credentials.check_application(channel, values, hub.settings)
-    _refuse_another_app(channel, hub, found, values)
+    _refuse_another_app(channel, found, values)
     async with hub.pool.transaction() as connection:
         await _still_there(connection, found)
         await _seal(connection, hub, found.id, values)
@@ -141,47 +143,34 @@ async def _replace_credentials(
             await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
         await _audit(connection, found.tenant_id, "app.credentials", found.id)
         words = [await find.tenant_words(connection, store.tenant_id) for store in using]
-    await wake.notify(hub.pool, [store.id for store in using])
+    await wake.try_notify(hub.pool, [store.id for store in using])
     return found, using, words
 
 
-async def _refuse_second(
-    connection: Connection, hub: Installation, channel: Channel, values: Mapping[str, str]
-) -> None:
+async def _refuse_second(connection: Connection, channel: Channel, identity: str) -> None:
     """The same app twice would have its limit twice, and the marketplace counts once."""
-    for other in await applications.usable(connection, None, channel.manifest.code):
-        held = _held(hub, other)
-        if held and _identity(channel, held) == _identity(channel, values):
-            whose = "of the installation" if other.tenant is None else f"of tenant {other.tenant!r}"
-            raise UsageError(
-                f"Application {other.name!r} (id {other.id}, {whose}) is the same app: use it, or remove it and add it "
-                "with --shared for every tenant"
-            )
+    found = await applications.of_identity(connection, channel=channel.manifest.code, identity=identity)
+    if found is not None:
+        application_id, name, tenant = found
+        whose = "of the installation" if tenant is None else f"of tenant {tenant!r}"
+        raise UsageError(
+            f"Application {name!r} (id {application_id}, {whose}) is the same app: use it, or remove it and add it "
+            "with --shared for every tenant"
+        )
 
 
-def _held(hub: Installation, found: ApplicationRow) -> dict[str, str]:
-    """Empty when the key of its secret is lost."""
-    try:
-        return application_values(hub.keyring, found.id, found.credentials)
-    except ConfigurationError:
-        return {}
+def _identity(channel: Channel, values: Mapping[str, str]) -> str:
+    return " ".join(values.get(entry.name, "").strip() for entry in channel.manifest.credentials if entry.identifies)
 
 
-def _identity(channel: Channel, values: Mapping[str, str]) -> list[str]:
-    return [values.get(entry.name, "").strip() for entry in channel.manifest.credentials if entry.identifies]
-
-
-def _refuse_another_app(channel: Channel, hub: Installation, found: ApplicationRow, values: Mapping[str, str]) -> None:
-    """Merchants have agreed to one app; a key of another would have every store of it refused."""
-    before = _held(hub, found)
-    if not before:
-        return  # its key is lost: this is how it is mended
-    for name in (entry.name for entry in channel.manifest.credentials if entry.identifies):
-        if values.get(name) != before.get(name):
-            raise UsageError(
-                f"Application {found.name!r} has {name} {before.get(name)}, this file has {values.get(name)}: what "
-                "merchants agreed to is good for one app; add the other with `lumbung app add`"
-            )
+def _refuse_another_app(channel: Channel, found: ApplicationRow, values: Mapping[str, str]) -> None:
+    """What merchants have agreed to is good for one app; a key of another would have every store of it refused."""
+    identity = _identity(channel, values)
+    if found.identity not in {None, identity}:
+        raise UsageError(
+            f"Application {found.name!r} is {found.identity}, this file is of {identity}: what merchants agreed to is "
+            "good for one app; add the other with `lumbung app add`"
+        )
 
 
 @app.command("limit")

@@ -193,14 +193,14 @@ async def _write(hub: Installation, store: StoreRow, pair: Tokens, action: str) 
     ):
         with attempt:
             now = await _written(hub, store, stored, action)
-    await wake.notify(hub.pool, [now.id])
+    await wake.try_notify(hub.pool, [now.id])
     return now
 
 
 async def _written(hub: Installation, store: StoreRow, stored: StoredTokens, action: str) -> StoreRow:
     quiesce_seconds = credentials.connector(store.channel).manifest.quiesce_seconds
     async with hub.pool.transaction() as connection:
-        now = await find.store(connection, store.tenant_id, store.name)
+        now = await find.store_again(connection, store)
         await stores.put_tokens(connection, tenant_id=now.tenant_id, store_id=now.id, new=stored)
         await stores.revoke_lease(connection, store_id=now.id, quiesce_seconds=quiesce_seconds)
         await audit.write(connection, now.tenant_id, action, f"store:{now.id}")

@@ -172,7 +172,7 @@ async def _retry(tenant: str | None, store: str | None, skus: list[str] | None, 
             retried.update(found)
             advance(len(found))
     if retried:
-        await wake.notify(hub.pool, retried)
+        await wake.try_notify(hub.pool, retried)
     return Retried(which, retried, due, workers)
 
 

@@ -70,6 +70,14 @@ async def store(connection: Connection, tenant_id: int, reference: str) -> Store
     return found
 
 
+async def store_again(connection: Connection, before: StoreRow) -> StoreRow:
+    """The same store as it is now, whatever others are called. Raises NotFound when it was removed meanwhile."""
+    found = await stores.find_store(connection, before.tenant_id, str(before.id))
+    if found is None or found.id != before.id:
+        raise NotFound(f"Store {before.name!r} was removed meanwhile")
+    return found
+
+
 async def application(connection: Connection, tenant: str | None, reference: str) -> ApplicationRow:
     """By name or id, of those that a tenant's stores may use; of all when no tenant is named."""
     every = await applications.usable(connection, await tenant_id_or_all(connection, tenant))

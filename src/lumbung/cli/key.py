@@ -15,7 +15,7 @@ def new(context: typer.Context) -> None:
     """Put a new key first in the key file: it encrypts from now on, the others still decrypt.
 
     Where the key file is missing it is made. What was encrypted with keys that are lost must be given anew:
-    `lumbung partner rotate`, `lumbung store credentials`.
+    `lumbung partner rotate`, `app credentials`, `store credentials`, `store authorize`; `lumbung doctor` names them.
     """
     path = session.settings_of(context).key_path
     if path.exists():

@@ -94,7 +94,7 @@ async def _import(file: Path, tenant: str | None, good_rows: bool, hub: Installa
         return Counter(added=imported.added, unchanged=imported.unchanged, remapped=imported.remapped)
 
     async def after(rows: list[Mapped]) -> None:
-        await wake.notify(hub.pool, {row.store_id for row in rows})
+        await wake.try_notify(hub.pool, {row.store_id for row in rows})
 
     kind = Kind(
         columns=IMPORT_COLUMNS,

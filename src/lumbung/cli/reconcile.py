@@ -279,7 +279,7 @@ async def _correct_down(hub: Installation, which: Chosen, findings: Findings) ->
         told += await session.retried(partial(_correct_chunk, hub, which, chunk))
     findings.raised = len(told)
     if told:
-        await wake.notify(hub.pool, set(told))
+        await wake.try_notify(hub.pool, set(told))
 
 
 async def _correct_chunk(hub: Installation, which: Chosen, chunk: Sequence[Marked]) -> list[int]:

@@ -78,7 +78,7 @@ async def mark(hub: Installation, which: Chosen, store_ids: list[int], due_for: 
             marked += chunk
             advance(len(chunk))
     if marked:
-        await wake.notify(hub.pool, Counter(listing.store_id for listing in marked))
+        await wake.try_notify(hub.pool, Counter(listing.store_id for listing in marked))
     return marked
 
 

@@ -194,7 +194,7 @@ async def _replace_credentials(
         await stores.revoke_lease(connection, store_id=store.id, quiesce_seconds=channel.manifest.quiesce_seconds)
         await audit.write(connection, store.tenant_id, "store.credentials", f"store:{store.id}")
         more = await find.tenant_words(connection, store.tenant_id)
-    await wake.notify(hub.pool, [store.id])
+    await wake.try_notify(hub.pool, [store.id])
     return store, more
 
 
@@ -251,7 +251,7 @@ async def _change_mode(tenant: str | None, reference: str, change: Any, hub: Ins
         await change(connection, store)
         after = await find.store(connection, tenant_id, reference)
     if after.mode is StoreMode.LIVE:
-        await wake.notify(hub.pool, [store.id])
+        await wake.try_notify(hub.pool, [store.id])
     return store, after
 
 

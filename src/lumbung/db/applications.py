@@ -17,14 +17,15 @@ _queries = Queries(__file__)
 
 @dataclass(frozen=True, slots=True)
 class ApplicationRow:
-    """`tenant_id` None: of the installation, for the stores of every tenant. `credentials` is a ciphertext; `stores`
-    counts those that use it; the limits are None when it has none."""
+    """`tenant_id` None: of the installation, for the stores of every tenant. `identity`: the marketplace's own name of
+    it. `credentials` is a ciphertext; `stores` counts those that use it; the limits are None when it has none."""
 
     id: int
     tenant_id: int | None
     tenant: str | None
     channel: str
     name: str
+    identity: str | None
     credentials: bytes = field(repr=False)
     stores: int
     calls_per_second: float | None
@@ -33,10 +34,21 @@ class ApplicationRow:
     created_at: datetime
 
 
-async def add(connection: Connection, *, tenant_id: int | None, channel: str, name: str) -> int | None:
-    """The new application's id, still without credentials; None when there is one of this name."""
-    added = await _queries["add_application"].value(connection, tenant_id=tenant_id, channel=channel, name=name)
+async def add(
+    connection: Connection, *, tenant_id: int | None, channel: str, name: str, identity: str | None = None
+) -> int | None:
+    """The new application's id, still without credentials; None when there is one of this name for the tenant, or of
+    this identity (the marketplace's own name of it) for anybody."""
+    added = await _queries["add_application"].value(
+        connection, tenant_id=tenant_id, channel=channel, name=name, identity=identity
+    )
     return None if added is None else int(added)
+
+
+async def of_identity(connection: Connection, *, channel: str, identity: str) -> tuple[int, str, str | None] | None:
+    """(id, name, tenant) of the application that the marketplace knows by this; tenant None: of the installation."""
+    row = await _queries["application_of_identity"].one(connection, channel=channel, identity=identity)
+    return None if row is None else (row["id"], row["name"], row["tenant"])
 
 
 async def set_credentials(connection: Connection, *, application_id: int, credentials: bytes) -> None:
@@ -61,6 +73,7 @@ async def usable(connection: Connection, tenant_id: int | None, channel: str | N
             row["tenant"],
             row["channel"],
             row["name"],
+            row["identity"],
             row["credentials"],
             row["stores"],
             row["calls_per_second"],

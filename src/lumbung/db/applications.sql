@@ -1,10 +1,15 @@
 -- Applications of channels: an app key that many stores share, of one tenant or of the installation (tenant_id null).
 
 -- name: add_application$
-INSERT INTO channel_app (tenant_id, channel, name, credentials)
-VALUES (:tenant_id::bigint, :channel, :name, ''::bytea)
-ON CONFLICT (tenant_id, channel, name) WHERE retired_at IS NULL DO NOTHING
+-- Nothing when there is one of this name, or of this identity.
+INSERT INTO channel_app (tenant_id, channel, name, identity, credentials)
+VALUES (:tenant_id::bigint, :channel, :name, :identity::text, ''::bytea)
+ON CONFLICT DO NOTHING
 RETURNING id
+
+-- name: application_of_identity^
+SELECT a.id, a.name, t.name AS tenant FROM channel_app a LEFT JOIN tenant t ON t.id = a.tenant_id
+WHERE a.channel = :channel AND a.identity = :identity AND a.retired_at IS NULL
 
 -- name: set_application_credentials!
 -- Encrypted for this very row, so they are written after its id is known.
@@ -12,7 +17,7 @@ UPDATE channel_app SET credentials = :credentials WHERE id = :id
 
 -- name: applications_for
 -- What the stores of a tenant may use, of all channels or one, the tenant's own first; of all tenants without one.
-SELECT a.id, a.tenant_id, t.name AS tenant, a.channel, a.name, a.credentials, a.created_at,
+SELECT a.id, a.tenant_id, t.name AS tenant, a.channel, a.name, a.identity, a.credentials, a.created_at,
        b.calls_per_second::float8 AS calls_per_second, b.burst, b.blocked_until,
        (SELECT count(*) FROM store s WHERE s.channel_app_id = a.id AND s.retired_at IS NULL) AS stores
 FROM channel_app a

@@ -28,6 +28,12 @@ async def notify(pool: Pool, stores: Iterable[int]) -> None:
         await notify_on(connection, payload if len(payload) <= PAYLOAD_CHARS_MAX else "")
 
 
+async def try_notify(pool: Pool, stores: Iterable[int]) -> None:
+    """As `notify`, at the end of what is done already: a wake-up that is lost is no failure of it."""
+    with suppress(Unavailable):
+        await notify(pool, stores)
+
+
 async def notify_on(connection: Connection, payload: str) -> None:
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
 
@@ -51,8 +57,7 @@ class Waker:
             await self._some.wait()
             self._some.clear()
             stores, self._stores = self._stores, set()
-            with suppress(Unavailable):
-                await notify(self._pool, stores)
+            await try_notify(self._pool, stores)
             await asyncio.sleep(self._interval_seconds)
 
 

@@ -10,7 +10,7 @@ won.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 WEIGHTS: Mapping[int, int] = {1: 7, 2: 2, 3: 1}
@@ -22,6 +22,8 @@ SENT_IN = (1, 4, 2, 5, 3, 6)
 """The order within a window: what is gone comes before what is there, tried before or not."""
 OUTAGE_CALLS = 3
 """So many listings in a row that fail alone: it is not the listings."""
+LOOKED_CLOSELY_EVERY = 8
+"""Times that a call of locked listings is locked as a whole, of which one is cut in halves."""
 BISECTED_MAX = 10_000
 """Listings whose halves are remembered, for one store."""
 
@@ -146,9 +148,39 @@ class Bisection:
         return min(most, self._sizes.get(listing_id, most))
 
 
+class Locks:
+    """The listings that a marketplace has locked, so far as this process has heard.
+
+    A call that is locked as a whole is cut in halves, because one of its listings may hold up the others. That is dear
+    for an item that is locked with all its variations, and would be so after each wait. So those that were locked share
+    calls with each other only, and a call of nothing else that is locked as a whole is believed: one call then, not a
+    hundred. Every eighth time it is cut all the same, for those that are free again beside one that is not.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[int, int] = {}
+
+    def __contains__(self, listing_id: int) -> bool:
+        return listing_id in self._times
+
+    def believes(self, listing_ids: Sequence[int]) -> bool:
+        """Whether a call of these that was locked as a whole needs no closer look."""
+        return all(self._times.get(listing_id, 0) % LOOKED_CLOSELY_EVERY for listing_id in listing_ids)
+
+    def locked(self, listing_id: int) -> None:
+        """It was answered so. Forgotten when there are too many to remember: they are found out again."""
+        if len(self._times) >= BISECTED_MAX and listing_id not in self._times:
+            self._times.clear()
+        self._times[listing_id] = self._times.get(listing_id, 0) + 1
+
+    def free(self, listing_id: int) -> None:
+        """It was answered in another way."""
+        self._times.pop(listing_id, None)
+
+
 def group(
     candidates: Sequence[C],
-    key: Callable[[C], str],
+    key: Callable[[C], Hashable],
     batch_max: int,
     size: Callable[[int, int], int] = lambda _, batch_max: batch_max,
 ) -> list[list[C]]:
@@ -159,7 +191,7 @@ def group(
     stands in the database as due.
     """
     groups: list[list[C]] = []
-    filling: dict[tuple[str, int], list[C]] = {}
+    filling: dict[tuple[Hashable, int], list[C]] = {}
     seen: set[int] = set()
     for candidate in candidates:
         if candidate.listing_id in seen:

@@ -26,7 +26,7 @@ from lumbung.channels.base import (
     Unavailable,
 )
 from lumbung.db.delivery import Due
-from lumbung.dispatch.batching import Bisection
+from lumbung.dispatch.batching import Bisection, Locks
 from lumbung.dispatch.policy import (
     Again,
     AwaitFloor,
@@ -144,6 +144,7 @@ class Judge:
         doubt_seconds_max: float,
         storm_rejections: int,
         bisection: Bisection,
+        locks: Locks,
         dice: Callable[[], float],
         thing_of: Callable[[Due], Hashable],
     ):
@@ -152,6 +153,7 @@ class Judge:
         self._quiesce_seconds = quiesce_seconds
         self._doubt_seconds_max = doubt_seconds_max
         self._bisection = bisection
+        self._locks = locks
         self._storm = Storm(storm_rejections)
         self._thing_of = thing_of
         self._held: dict[int, Result] = {}
@@ -167,7 +169,8 @@ class Judge:
         """Raises KeyError when a connector has answered for fewer listings than it was asked about."""
         ids = [listing.listing_id for listing in batch.listings]
         seen = [exchanged.rows[listing_id].seen for listing_id in ids]
-        whole = exchanged.as_a_whole and len(ids) > 1
+        locked = all(isinstance(what, Deferred) for what in seen)
+        whole = exchanged.as_a_whole and len(ids) > 1 and not (locked and self._locks.believes(ids))
         answered = any(_is_answer(what) for what in seen)
         if whole or (exchanged.as_a_whole and not answered):
             self._bisection.failed(ids)
@@ -175,6 +178,7 @@ class Judge:
             self._bisection.settled(ids)
             if answered:
                 self._bisection.answered(len(ids))
+        self._note_locks(ids, seen, whole=whole)
         decided = [
             (listing, self._one(batch.task, listing, what, batch.read_at, moment, whole=whole))
             for listing, what in zip(batch.listings, seen, strict=True)
@@ -195,6 +199,13 @@ class Judge:
         self._forget_old_doubts(moment.now)
         store = tuple(Told(decision.store, decision.message) for _, decision in decided)
         return self._with_storm(results, store, {listing.listing_id: listing for listing in batch.listings})
+
+    def _note_locks(self, ids: Sequence[int], seen: Sequence[Outcome | Observed], *, whole: bool) -> None:
+        for listing_id, what in zip(ids, seen, strict=True):
+            if isinstance(what, Deferred) and not whole:
+                self._locks.locked(listing_id)
+            else:
+                self._locks.free(listing_id)
 
     def nothing_else(self) -> Verdict:
         """Nothing else is due: what is held will not become clearer."""

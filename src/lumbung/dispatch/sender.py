@@ -28,7 +28,7 @@ from lumbung.channels.base import (
 )
 from lumbung.db.delivery import Due
 from lumbung.dispatch.backoff import backoff_seconds
-from lumbung.dispatch.batching import Bisection
+from lumbung.dispatch.batching import Bisection, Locks
 from lumbung.dispatch.breaker import Breaker
 from lumbung.dispatch.engine import Engine, StoreLimits, delays_of
 from lumbung.dispatch.judge import Exchanged, Judge, Moment, Told, Verdict, sent_quantity
@@ -76,7 +76,7 @@ class StoreSender:
         self._breaker = Breaker(
             settings.breaker_failures, settings.breaker_probe_seconds, settings.breaker_probe_seconds_max
         )
-        bisection = Bisection()
+        bisection, locks = Bisection(), Locks()
         self._window = Window(
             lease,
             channel,
@@ -84,6 +84,7 @@ class StoreSender:
             engine.clock,
             WindowSizes(settings.window_listings_max, limits.calls_per_second, settings.window_fresh_ms / 1000),
             bisection,
+            locks,
             reads_back=isinstance(session, ReadsBack),
         )
         self._judge = Judge(
@@ -93,6 +94,7 @@ class StoreSender:
             doubt_seconds_max=settings.doubt_seconds_max,
             storm_rejections=settings.storm_rejections,
             bisection=bisection,
+            locks=locks,
             dice=engine.dice,
             thing_of=lambda listing: channel.batch_key(listing.remote_variant) or listing.listing_id,
         )
@@ -194,7 +196,7 @@ class StoreSender:
             return 0
         if not self._window and not await self._window.fill():
             self._nothing_due(now)
-            if self._tokens is not None and self._tokens.would_die:
+            if self._tokens is not None and self._tokens.would_die and await self._may_call_now():
                 await asyncio.shield(self._start_task(self._keep_alive(self._tokens)))
             return None  # that needs no permit
         self.idle_since = None
@@ -219,10 +221,20 @@ class StoreSender:
         elif self.idle_since is None:
             self.idle_since = now
 
+    async def _may_call_now(self) -> bool:
+        """Within the application's limit: stores that were authorised on one day grow old on one day."""
+        now = self._engine.clock.monotonic()
+        if not self._may_go(now) or await self._engine.budgets.take(self.lease.channel_app_id) > 0:
+            return False  # the next look comes in time: there are days
+        self._pacer.take(now)
+        return True
+
     async def _keep_alive(self, tokens: TokenKeeper) -> None:
         """A store that sells nothing for a month must not lose its authorisation. Ends whatever becomes of the sender,
         as each refresh does."""
         refusal = await tokens.before_call()
+        if isinstance(refusal, Unavailable):
+            self._log.warning("the token pair of an idle store cannot be renewed now", reason=refusal.message)
         await self._record(Verdict(()), tokens.take_calls(), None)
         if isinstance(refusal, Unauthorized):
             self._log.error("the store is paused", reason=refusal.message)

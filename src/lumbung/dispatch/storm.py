@@ -8,12 +8,15 @@ something tells which it is:
     nothing else to try                         nothing more can be learnt now: they are parked, and still counted
 
 A listing that was parked while it was still counted is named again when the storm comes, to be brought back. Things are
-counted, not listings: an item that was deleted takes all its variations with it, and is one thing.
+counted, not listings: an item that was deleted takes all its variations with it, and is one thing. But a shop of few
+items with many variations each may be set up wrongly too: so many listings are a storm of whatever they are a part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+
+LISTINGS_PER_THING = 10
 
 
 class Storm:
@@ -41,7 +44,8 @@ class Storm:
         of. True: it is a storm."""
         self._parked.pop(listing_id, None)
         self._held[listing_id] = thing
-        return len({*self._parked.values(), *self._held.values()}) >= self._max
+        things = len({*self._parked.values(), *self._held.values()})
+        return things >= self._max or len(self._parked) + len(self._held) >= LISTINGS_PER_THING * self._max
 
     def succeeded(self) -> tuple[int, ...]:
         """The store takes something: returns the held listings, to be parked; the row begins anew."""

@@ -24,6 +24,7 @@ from lumbung.db.lease import StoredTokens
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Storage
 from lumbung.errors import ConfigurationError, LumbungError
+from lumbung.errors import Unavailable as DatabaseAway
 from lumbung.keyring import Keyring
 from lumbung.model import purpose_of_tokens
 from lumbung.settings import Settings
@@ -139,8 +140,12 @@ class TokenKeeper:
 
     async def _trade(self, used: Tokens) -> Refusal | None:
         try:
-            if await self._take_stored(used):
-                return None
+            try:
+                if await self._take_stored(used):
+                    return None
+            except DatabaseAway:
+                # What it trades could not be written, and might have been traded by somebody else already.
+                return Unavailable("The access token is not refreshed while the database is away")
             refreshed = await self._session.refresh(used)
             self._calls.extend(refreshed.calls)
             match refreshed.result:
@@ -149,9 +154,7 @@ class TokenKeeper:
                     await self._write(used, new)
                     return None
                 case Unauthorized(message=message):
-                    if await self._take_stored(used):
-                        return None
-                    return Unauthorized(f"{message}{AGREE_AGAIN}", refreshable=False)
+                    return await self._refused_for_good(used, message)
                 case other:
                     return Unavailable(f"The access token cannot be refreshed now: {other.message}")
         except Exception:
@@ -161,14 +164,24 @@ class TokenKeeper:
         finally:
             self._trading = None
 
+    async def _refused_for_good(self, used: Tokens, message: str) -> Refusal | None:
+        """Unless somebody else has traded it, which only the database can tell."""
+        try:
+            if await self._take_stored(used):
+                return None
+        except DatabaseAway:
+            return Unavailable(f"Nobody can tell whether another process has refreshed the access token: {message}")
+        return Unauthorized(f"{message}{AGREE_AGAIN}", refreshable=False)
+
     async def _take_stored(self, used: Tokens) -> bool:
-        """Use the pair that somebody else has stored meanwhile, if there is one that can be opened."""
+        """Use the pair that somebody else has stored meanwhile, if there is one that can be opened. Raises
+        DatabaseAway."""
         try:
             stored = await self._storage.read_tokens(self._lease)
             if stored is None or stored[1] == digest(used):
                 return False
             self._take(unseal(self._keyring, self._lease.store_id, stored[0]))
-        except (LumbungError, KeyError, TypeError, ValueError) as error:
+        except (ConfigurationError, KeyError, TypeError, ValueError) as error:
             log.warning("a stored token pair cannot be taken", store=self._lease.store_id, error=str(error))
             return False
         return True

@@ -15,7 +15,7 @@ from enum import Enum
 from lumbung.channels.base import Channel
 from lumbung.clock import Clock
 from lumbung.db.delivery import Due
-from lumbung.dispatch.batching import LANES, Bisection, LaneShares, group, share_lanes
+from lumbung.dispatch.batching import LANES, Bisection, LaneShares, Locks, group, share_lanes
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Storage
 from lumbung.model import DueFor
@@ -64,6 +64,7 @@ class Window:
         clock: Clock,
         sizes: WindowSizes,
         bisection: Bisection,
+        locks: Locks,
         *,
         reads_back: bool,
     ):
@@ -72,6 +73,7 @@ class Window:
         self._storage = storage
         self._clock = clock
         self._bisection = bisection
+        self._locks = locks
         self._reads_back = reads_back
         self._fresh_seconds = sizes.fresh_seconds
         self._shares = LaneShares()
@@ -150,8 +152,9 @@ class Window:
             case Task.READ:
                 return group(mine, self._read_key, manifest.read_max)
 
-    def _batch_key(self, listing: Due) -> str:
-        return self._channel.batch_key(listing.remote_variant)
+    def _batch_key(self, listing: Due) -> tuple[str, bool]:
+        """What is locked, so far as we know, shares no call with what is not."""
+        return self._channel.batch_key(listing.remote_variant), listing.listing_id in self._locks
 
     def _read_key(self, listing: Due) -> str:
         return self._channel.read_key(listing.remote_variant)

@@ -96,7 +96,7 @@ class Worker:
         self._senders: dict[int, tuple[StoreSender, asyncio.Task[None]]] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}  # stores that are being handed over
         self._kept: set[asyncio.Future[None]] = set()
-        self._trading: set[int] = set()  # ours without a sender until a token pair is written
+        self._trading: dict[int, int] = {}  # stores without a sender until a token pair is written, by worker id
         self._look = asyncio.Event()
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
@@ -170,7 +170,7 @@ class Worker:
 
     async def _give_back_orphans(self, held: Mapping[int, int]) -> None:
         """A lease that had no sender twice in a row was claimed by a look that failed half-way."""
-        without = held.keys() - self._senders.keys() - self._beginning - self._trading
+        without = held.keys() - self._senders.keys() - self._beginning - self._trading.keys()
         stuck = without & self._orphans
         if stuck:
             await self._storage.give_back(self._worker_id, sorted(stuck))
@@ -186,7 +186,7 @@ class Worker:
         if self._kept:
             _, unfinished = await asyncio.wait(set(self._kept), timeout=seconds)
             if unfinished:
-                log.error("new token pairs could not be written in time and may be lost", stores=len(unfinished))
+                log.error("new token pairs could not be written in time and may be lost", tasks=len(unfinished))
         if not self._worker_id:
             return
         clean = [store_id for store_id, (sender, _) in self._senders.items() if not sender.busy]
@@ -312,24 +312,37 @@ class Worker:
     async def _open_anew(self, changed: Mapping[int, int]) -> None:
         """Give back stores whose epoch an operator has raised, so that they are claimed and opened again; one that is
         trading its token pair when that is written."""
-        trading = {s: self._senders[s][0] for s in changed if s in self._senders and self._senders[s][0].is_trading}
+        worker_id = self._worker_id
+        trading = [
+            self._senders[store_id][0]
+            for store_id, epoch in changed.items()
+            if store_id in self._senders and self._is_trading(store_id, epoch)
+        ]
         self._drop_senders(changed, by_operator=True)
-        for store_id, sender in trading.items():
-            self._trading.add(store_id)
-            self._keep(self._give_back_when_traded(store_id, sender))
-        free = sorted(changed.keys() - trading.keys() - self._senders.keys())
+        for sender in trading:
+            self._trading[sender.lease.store_id] = worker_id
+            self._keep(self._give_back_when_traded(worker_id, sender))
+        free = sorted(changed.keys() - self._trading.keys() - self._senders.keys())
         if free:
-            await self._storage.give_back(self._worker_id, free)
+            await self._storage.give_back(worker_id, free)
             self._look.set()
 
-    async def _give_back_when_traded(self, store_id: int, sender: StoreSender) -> None:
+    def _is_trading(self, store_id: int, epoch: int) -> bool:
+        """Whether the sender of this epoch is; one that was begun since is not concerned."""
+        sender, _ = self._senders[store_id]
+        return sender.lease.epoch == epoch and sender.is_trading
+
+    async def _give_back_when_traded(self, worker_id: int, sender: StoreSender) -> None:
+        """Registered anew meanwhile, the lease is nobody's already, or ours again with a sender."""
+        store_id = sender.lease.store_id
         try:
             await sender.trades_settled()
         finally:
-            self._trading.discard(store_id)  # should this fail, it is found without a sender
-        with suppress(LumbungError):
-            await self._storage.give_back(self._worker_id, [store_id])
-            self._look.set()
+            self._trading.pop(store_id, None)  # should what follows fail, it is found without a sender
+        if worker_id == self._worker_id and store_id not in self._senders:
+            with suppress(LumbungError):
+                await self._storage.give_back(worker_id, [store_id])
+                self._look.set()
 
     async def _claim(self, wanted: Sequence[int]) -> Sequence[LeaseRow]:
         most = room(

@@ -30,7 +30,7 @@ async def settle(pool: Pool, settings: Settings, store: StoreRow, progress: Prog
     await _in_chunks(pool, settings, store, work, progress)
     async with pool.transaction() as connection:
         await stores.settle_links(connection, tenant_id=store.tenant_id, store_id=store.id, newest=newest)
-    await wake.notify(pool, [store.id])
+    await wake.try_notify(pool, [store.id])
 
 
 async def remove(pool: Pool, settings: Settings, store: StoreRow, progress: Progress) -> None:

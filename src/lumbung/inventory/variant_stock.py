@@ -133,7 +133,8 @@ class VariantStock:
     def apply(self, update: StockUpdate, warehouse_id: int, *, version: int, at: datetime, code: object) -> None:
         """Take an update in. `version` is also its id; `code` names it to the items that it overtakes."""
         for listing in self.listings.values():
-            if self._drop_unlinked(listing) | self._follow_links(listing):
+            dropped = self._drop_unlinked(listing)
+            if self._follow_links(listing) or dropped:
                 self._show(listing, version)
         before = self.levels.get(warehouse_id)
         after = self._level_after(update, warehouse_id)

@@ -4,6 +4,12 @@
 ALTER TABLE channel_app DROP CONSTRAINT channel_app_tenant_id_channel_name_key;
 CREATE UNIQUE INDEX channel_app_name ON channel_app (tenant_id, channel, name) NULLS NOT DISTINCT
     WHERE retired_at IS NULL;
+-- What the marketplace knows it by (partner_id, client_id): an app that is there twice would have its limit twice.
+ALTER TABLE channel_app ADD COLUMN identity text;
+CREATE UNIQUE INDEX channel_app_identity ON channel_app (channel, identity) WHERE retired_at IS NULL;
+-- One account of a marketplace is one store, of whatever tenant: two would overwrite each other's numbers.
+DROP INDEX store_account;
+CREATE UNIQUE INDEX store_account ON store (channel, account) WHERE retired_at IS NULL;
 CREATE INDEX store_channel_app ON store (channel_app_id) WHERE channel_app_id IS NOT NULL AND retired_at IS NULL;
 
 -- Tokens of a live store that nobody uses must be renewed all the same before they are dead.
@@ -28,7 +34,7 @@ BEGIN
     INSERT INTO former_location (tenant_id, store_id, remote_variant, location)
     SELECT l.tenant_id, l.store_id, l.remote_variant, OLD.location
     FROM listing l WHERE l.tenant_id = OLD.tenant_id AND l.id = OLD.listing_id
-    ON CONFLICT (tenant_id, store_id, remote_variant, location) DO NOTHING;
+    ON CONFLICT (tenant_id, store_id, remote_variant, location) DO NOTHING;  -- such a row never changes
     RETURN NULL;
 END $$;
 CREATE TRIGGER keep_former_location_of_dropped AFTER DELETE ON contribution
