@@ -72,7 +72,7 @@ class Memory:
     def __init__(self, keyring: Keyring, tokens: Tokens) -> None:
         self.keyring = keyring
         self.store(tokens)
-        self.away = False
+        self.away = self.writes_away = False
         self.tries = asyncio.Queue[None]()
         self.loses_answers = 0
 
@@ -86,7 +86,7 @@ class Memory:
     async def swap_tokens(self, lease: Lease, old_digest: bytes | None, new: StoredTokens) -> bool:
         assert lease is LEASE
         self.tries.put_nowait(None)
-        if self.away:
+        if self.away or self.writes_away:
             raise Away("away")
         if self.digest != old_digest:
             return False
@@ -314,24 +314,24 @@ async def test_a_stored_pair_that_cannot_be_opened_is_not_taken(store: Store) ->
 
 
 async def test_a_new_pair_is_written_until_the_database_is_back(store: Store) -> None:
-    store.memory.away = True
+    store.memory.writes_away = True
     refused = asyncio.create_task(store.keeper.refused(store.first))
     for _ in range(5):
         await store.memory.tries.get()
     assert not refused.done()
-    store.memory.away = False
+    store.memory.writes_away = False
     assert await refused is None
     assert store.memory.stored.refresh == "refresh-2"
 
 
 async def test_a_new_pair_is_written_also_when_the_one_who_asked_is_cancelled(store: Store) -> None:
-    store.memory.away = True
+    store.memory.writes_away = True
     refused = asyncio.create_task(store.keeper.refused(store.first))
     await store.memory.tries.get()
     refused.cancel()
     await asyncio.wait([refused])
     assert refused.cancelled()
-    store.memory.away = False
+    store.memory.writes_away = False
     await asyncio.gather(*store.kept)
     assert store.memory.stored.refresh == "refresh-2"
 
