@@ -152,7 +152,7 @@ async def test_a_worker_that_crashes_waits_for_a_token_being_traded_but_not_for_
             async with asyncio.timeout(DEADLINE_SECONDS):
                 with pytest.raises(Crash):
                     await asyncio.shield(task)
-        assert [entry["stores"] for entry in logs if "token pairs could not" in entry["event"]] == [1]
+        assert [entry["tasks"] for entry in logs if "token pairs could not" in entry["event"]] == [1]
 
 
 # --- pausing ---
