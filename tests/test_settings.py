@@ -58,6 +58,14 @@ def test_a_queue_that_takes_every_connection_is_refused_naming_both_variables(en
     assert load(environ | {"LUMBUNG_ACCEPT_QUEUE_MAX": "99"}).accept_queue_max == 99
 
 
+def test_a_limit_of_bodies_below_that_of_one_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^LUMBUNG_BODIES_BYTES_MAX \(9\) must be at least LUMBUNG_BODY_BYTES_MAX \(\d+\): a body of that length",
+    ):
+        load({"LUMBUNG_BODIES_BYTES_MAX": "9"})
+
+
 def test_a_misspelt_variable_is_refused_naming_the_closest() -> None:
     with pytest.raises(ConfigurationError, match=r"^LUMBUNG_PROT is not a setting; the closest one is LUMBUNG_PORT$"):
         load({"LUMBUNG_PROT": "9000"})
