@@ -14,6 +14,7 @@ COVERS = {
     "lock_application",
     "retire_application",
     "stores_of_application",
+    "application_of_identity",
 }
 
 
@@ -61,6 +62,35 @@ async def test_a_name_is_taken_within_its_tenant_and_channel_only(world: World) 
     assert await add(world) is not None
     assert await add(world) is None
     assert await add(world, channel="bklp") is not None
+
+
+async def test_an_app_is_there_once_whatever_it_is_called_and_whosever_it_is(world: World) -> None:
+    other = await world.tenant("Other")
+    tenant = await world.tenant("Toko")
+
+    async def added(name: str, tenant_id: int | None, channel: str = "shpe") -> int | None:
+        async with world.pool.transaction() as connection:
+            return await applications.add(
+                connection, tenant_id=tenant_id, channel=channel, name=name, identity="1000001"
+            )
+
+    async def found(identity: str) -> tuple[int, str, str | None] | None:
+        async with world.pool.connection() as connection:
+            return await applications.of_identity(connection, channel="shpe", identity=identity)
+
+    first = await added("Mine", tenant)
+    assert first is not None
+    assert await added("Theirs", other) is None
+    assert await added("Everybody's", None) is None
+    assert await added("Mine", tenant, channel="bklp") is not None
+    assert await found("1000001") == (first, "Mine", "Toko")
+    assert await found("7") is None
+    async with world.pool.transaction() as connection:
+        await applications.retire(connection, first)
+    assert await found("1000001") is None
+    shared = await added("Everybody's", None)
+    assert shared is not None
+    assert await found("1000001") == (shared, "Everybody's", None)
 
 
 async def test_a_removed_application_is_seen_no_more_and_its_name_is_free(world: World) -> None:
