@@ -222,10 +222,13 @@ class StoreSender:
             self.idle_since = now
 
     async def _may_call_now(self) -> bool:
-        """Within the application's limit: stores that were authorised on one day grow old on one day."""
+        """Within the application's limit: stores that were authorised on one day grow old on one day. Never the probe
+        of an open breaker: that is for a push, whose answer closes it."""
         now = self._engine.clock.monotonic()
-        if not self._may_go(now) or await self._engine.budgets.take(self.lease.channel_app_id) > 0:
+        if self._stopping or self._breaker.is_open or self._pacer.next_at(now) > now:
             return False  # the next look comes in time: there are days
+        if await self._engine.budgets.take(self.lease.channel_app_id) > 0:
+            return False
         self._pacer.take(now)
         return True
 
