@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lock setup clean
+.PHONY: demo test check torture lock setup clean
 
 demo: $(STAMP)
 	@$(BIN)/lumbung demo $(DEMO_ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+# The hub under fire: half an hour, or as TORTURE_ARGS say. The report is printed; exit status 1 when a promise was broken.
+torture: $(STAMP)
+	@$(BIN)/lumbung torture $(or $(TORTURE_ARGS),--seconds 1800)
 
 check: $(STAMP)
 	@$(BIN)/ruff check src tests

@@ -81,3 +81,8 @@ def test_variables_of_tests_and_of_others_are_not_looked_at() -> None:
 def test_a_time_must_be_a_finite_number(text: str) -> None:
     with pytest.raises(ConfigurationError, match="LUMBUNG_POLL_SECONDS must be"):
         load({"LUMBUNG_POLL_SECONDS": text})
+
+
+def test_calls_that_may_take_no_time_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^LUMBUNG_CALL_TIMEOUT_SECONDS_MAX must be above 0: "):
+        load({"LUMBUNG_CALL_TIMEOUT_SECONDS_MAX": "0"})

@@ -101,7 +101,9 @@ class Settings:
     chunk_rows_max: int = _setting(1000, "rows that imports and store changes commit at once")
 
     # Delivering
-    lease_seconds: float = _setting(15.0, "lifetime of a worker's leases (at least 2.2 times the longest call timeout)")
+    lease_seconds: float = _setting(
+        15.0, "lifetime of a worker's leases; a channel's live at least 2.2 times as long as its calls may take"
+    )
     lease_renew_seconds: float = _setting(5.0, "between two renewals")
     look_interval_ms: float = _setting(20.0, "shortest time between two looks for work")
     poll_seconds: float = _setting(1.0, "between two looks for work when no wake-up comes")
@@ -155,6 +157,14 @@ class Settings:
     call_retention_days: int = _setting(14, "calls to marketplaces are kept this long, in whole weeks; 0: for ever")
     history_retention_days: int = _setting(400, "updates and items are kept this long, in whole weeks; 0: for ever")
     connect_timeout_seconds: float = _setting(5.0, "to connect to a marketplace")
+    call_timeout_seconds_max: float = _setting(
+        20.0, "no call to a marketplace waits longer, whatever its channel or store says; above 0"
+    )
+    call_source_address: str = _setting(
+        "",
+        "IP address of this machine that calls to marketplaces leave from (some let in only addresses that they know);"
+        " empty: as the system chooses",
+    )
     answer_bytes_max: int = _setting(1_048_576, "longest answer read from a marketplace")
     call_text_chars_max: int = _setting(16_384, "of a call's request and answer kept")
     deadline_sweep_seconds: float = _setting(10.0, "items that are out of time are ended at least this often")
@@ -208,7 +218,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    """An update that waits holds a connection: the queue must fill up while there are connections left to say so on."""
+    # An update that waits holds a connection: the queue must fill up while there are some left to say so on.
     if settings.accept_queue_max >= settings.connections_max:
         raise ConfigurationError(
             f"{PREFIX}ACCEPT_QUEUE_MAX ({settings.accept_queue_max}) must be below"
@@ -219,6 +229,8 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"{PREFIX}BODIES_BYTES_MAX ({settings.bodies_bytes_max}) must be at least"
             f" {PREFIX}BODY_BYTES_MAX ({settings.body_bytes_max}): a body of that length would never be read"
         )
+    if settings.call_timeout_seconds_max <= 0:
+        raise ConfigurationError(f"{PREFIX}CALL_TIMEOUT_SECONDS_MAX must be above 0: no call could be answered in time")
 
 
 def _parse(variable: str, text: str, kind: type) -> object:

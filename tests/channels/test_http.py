@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lumbung.channels.http import Answer, Exchange, HttpClient, NoAnswer, NotSent, retry_after_seconds
 from lumbung.channels.redaction import redact
 from lumbung.clock import ManualClock
+from lumbung.errors import ConfigurationError
 
 from .servers import Behaviour, Connection, Served, closed_port, serving
 from .test_redaction import JSON
@@ -405,3 +406,68 @@ async def test_a_basic_header_that_is_echoed_in_json_is_taken_out(http: HttpClie
         got = await put(http, served.url)
     assert isinstance(got, Answer)
     assert redact(got.body.decode(), (basic,)) == '"cannot parse the header Basic ***"' * len(JSON)
+
+
+# --- Bounds and addresses of the installation ---
+
+
+@pytest.mark.parametrize(("own", "most"), [(60.0, 0.05), (0.05, 60.0)])
+async def test_no_call_waits_longer_than_its_own_time_or_the_installations(own: float, most: float) -> None:
+    async with serving(silent) as served, HttpClient(ManualClock(NOW), call_timeout_seconds_max=most) as http:
+        got = await put(http, served.url, timeout_seconds=own)
+    assert got == NoAnswer("No answer within 0.05 s", NOW, 0.0)
+    assert len(served.requests) == 1
+
+
+async def answer_well(served: Served, connection: Connection) -> None:
+    served.requests.append(await connection.request())
+    connection.answer()
+
+
+def callers(served: Served) -> list[str]:
+    return [connection.writer.get_extra_info("peername")[0] for connection in served.connections]
+
+
+async def test_calls_leave_from_the_address_that_is_set() -> None:
+    async with serving(answer_well) as served:
+        for address in ("127.0.0.2", "127.0.0.3", ""):
+            async with HttpClient(ManualClock(), source_address=address) as http:
+                assert isinstance(await put(http, served.url), Answer)
+    assert callers(served) == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+
+
+async def test_of_a_host_with_addresses_of_both_families_only_those_that_can_be_called_from_there_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    families = []
+
+    async def look_up(
+        _host: str, port: int, *, family: int = socket.AF_UNSPEC, **_more: object
+    ) -> list[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
+        families.append(family)
+        v4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
+        return [v4] if family == socket.AF_INET else [v6, v4]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    async with serving(answer_well) as served, HttpClient(ManualClock(), source_address="127.0.0.2") as http:
+        assert isinstance(await put(http, f"http://shop.test:{served.port}/"), Answer)
+    assert (families, callers(served)) == ([socket.AF_INET], ["127.0.0.2"])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "203.0.113.9",
+            "Calls cannot leave from 203.0.113.9 (Cannot assign requested address): set LUMBUNG_CALL_SOURCE_ADDRESS to"
+            " an address of this machine, or leave it empty",
+        ),
+        ("eth0", "LUMBUNG_CALL_SOURCE_ADDRESS must be an IP address, not 'eth0'"),
+        ("127.0.0.1:80", "LUMBUNG_CALL_SOURCE_ADDRESS must be an IP address, not '127.0.0.1:80'"),
+    ],
+)
+async def test_an_address_that_calls_cannot_leave_from_is_told_at_once(address: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        HttpClient(ManualClock(), source_address=address)
+    assert str(refused.value) == message

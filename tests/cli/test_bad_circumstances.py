@@ -84,6 +84,17 @@ def test_a_name_is_listened_on_by_its_address() -> None:
             resolved(host)
 
 
+def test_a_worker_whose_calls_cannot_leave_from_where_they_should_does_not_start(place: Path) -> None:
+    """Its database is away as well, which alone it would wait for."""
+    env = {"LUMBUNG_CALL_SOURCE_ADDRESS": "203.0.113.9", "LUMBUNG_DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    process = Lumbung("serve", "--roles", "worker", "--data-dir", str(place / "data"), place=place, **env)
+    assert process.until_ended() == 78
+    assert (
+        "Calls cannot leave from 203.0.113.9 (Cannot assign requested address): set LUMBUNG_CALL_SOURCE_ADDRESS to an"
+        " address of this machine, or leave it empty" in process.said
+    )
+
+
 # The data directory and the key file
 
 

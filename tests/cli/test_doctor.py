@@ -192,6 +192,12 @@ def test_a_lease_lives_for_as_long_as_the_longest_calls_need_whatever_the_settin
     assert not check_settings(Settings(lease_seconds=10, lease_renew_seconds=22)).ok
 
 
+def test_a_lease_need_not_outlast_calls_that_the_installation_does_not_allow() -> None:
+    finding = check_settings(Settings(lease_seconds=2, lease_renew_seconds=1, call_timeout_seconds_max=0.9))
+    assert finding.message == "leases of 2 s are renewed every 1 s"
+    assert check_settings(Settings(lease_seconds=2, lease_renew_seconds=0.5, call_timeout_seconds_max=0.9)).ok
+
+
 @pytest.mark.parametrize(
     ("seconds", "ok", "message"),
     [

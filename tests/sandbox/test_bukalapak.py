@@ -467,3 +467,26 @@ async def test_a_store_that_cannot_be_is_refused(control: Controller, change: di
     assert status == 400
     assert next(iter(change)) in body["message"]
     assert await control("GET", "/listings?channel=bklp") == (200, [])
+
+
+async def test_a_failing_sku_takes_its_product_down_but_neither_its_sister_nor_the_list(
+    sandbox: Sandbox, shop: Shop
+) -> None:
+    sandbox.faults.set("bklp", row_faults={"sku1": "failing"})
+    assert await shop.set(5) == (500, "sorry")
+    assert (await shop.get("/products/abc"))[0] == 500
+    assert (await shop.get("/products/xyz"))[0] == 200
+    assert (await shop.set(6, sku="abc/x-1"))[0] == 200
+    status, page = await shop.get("/stores/me/products")
+    assert (status, [product["id"] for product in page["data"]]) == (200, ["abc", "xyz"])
+    assert (quantity(sandbox), quantity(sandbox, "abc/x-1")) == (7, 6)
+
+
+async def test_a_call_over_its_stores_own_limit_is_throttled_in_shape(
+    sandbox: Sandbox, shop: Shop, control: Controller
+) -> None:
+    [store] = [one.name for one in sandbox.ledger.stores("bklp") if "abc/123" in one.listings]
+    assert (await control("PUT", f"/stores/bklp/{store}/limit", {"calls_per_s": 0.001}))[0] == 200
+    assert [await shop.set(quantity) for quantity in (1, 2)] == [(200, ""), (429, "too many requests")]
+    assert [(call.store, call.fault) for call in sandbox.ledger.calls.after(0)] == [(store, ""), (store, "store_limit")]
+    assert quantity(sandbox) == 1

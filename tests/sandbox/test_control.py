@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 
+import aiohttp
 import pytest
 
 from lumbung.sandbox.server import Sandbox
@@ -56,8 +57,8 @@ async def test_a_write_shows_in_the_listings_and_in_the_writes(control: Controll
     assert before <= moments[0] <= moments[1] <= time.time()
     common = {"channel": "blib", "store": "TOQ-1", "location": ""}
     assert writes == [
-        {"n": 1, **common, "remote_variant": "TOQ-1-1-1", "sku": "sku1", "quantity": 5},
-        {"n": 2, **common, "remote_variant": "TOQ-1-1-2", "sku": "sku2", "quantity": 3},
+        {"n": 1, **common, "remote_variant": "TOQ-1-1-1", "sku": "sku1", "quantity": 5, "call": 1},
+        {"n": 2, **common, "remote_variant": "TOQ-1-1-2", "sku": "sku2", "quantity": 3, "call": 2},
     ]
     _, listings = await control("GET", "/listings")
     assert [(one["quantity"], one["applied_at"]) for one in listings] == [(5, moments[0]), (3, moments[1])]
@@ -107,6 +108,9 @@ async def test_calls_show_everything_but_secrets(control: Controller, seller: Se
         "n": 1,
         "channel": "blib",
         "store": "TOQ-1",
+        "caller": "127.0.0.1",
+        "received": 1,
+        "remote_variants": ["TOQ-1-1-1"],
         "method": "PUT",
         "path": "/blib/v2/proxy/seller/v1/products/TOQ-1-1-1/stock",
         "status": 200,
@@ -271,6 +275,7 @@ async def test_the_status_counts(sandbox: Sandbox, control: Controller, seller: 
         "in_flight": 3,
         "max_in_flight_per_listing": 2,
         "late_writes_pending": 0,
+        "over_store_limit": {"bklp": 0, "blib": 0, "shpe": 0},
     }
     _, status = await control("GET", "/status")
     assert (status["calls"], status["writes"], status["in_flight"]) == (5, 4, 0)
@@ -458,3 +463,78 @@ async def test_calls_in_flight_are_counted_for_each_listing_that_they_name(
     assert await in_flight_at_most(app.set((55, 1), (56, 1)), app.set((56, 2), (57, 2))) == 2
     assert await in_flight_at_most(app.set((55, 1), (55, 2))) == 1
     assert sandbox.traffic.in_flight == 0
+
+
+async def test_calls_of_several_machines_are_told_apart_by_their_addresses(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with aiohttp.ClientSession(connector=connector) as elsewhere:
+        await Seller(elsewhere, sandbox.url).set(1)
+    await seller.set(2)
+    _, ended = await control("GET", "/calls")
+    assert [(call["received"], call["caller"]) for call in ended] == [(1, "127.0.0.2"), (2, "127.0.0.1")]
+
+
+async def test_calls_are_numbered_as_they_come_and_writes_bear_the_number_of_their_call(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    async with sandbox.gate("blib") as gate:
+        first = asyncio.create_task(seller.set(1))
+        await gate.entered(1)
+        gate.let_later_pass()
+        await seller.set(2)
+        await seller.set(3, sku="unknown")
+        gate.open()
+        await first
+    _, ended = await control("GET", "/calls")
+    _, writes = await control("GET", "/writes")
+    assert [(call["n"], call["received"]) for call in ended] == [(1, 2), (2, 3), (3, 1)]
+    assert [(write["n"], write["quantity"], write["call"]) for write in writes] == [(1, 2, 2), (2, 1, 1)]
+    await control("POST", "/reset?keep=stores")
+    await seller.set(4)
+    assert [call.received for call in sandbox.ledger.calls.after(0)] == [1]
+    assert [write.call for write in sandbox.ledger.writes.after(0)] == [1]
+
+
+async def test_a_batch_and_its_writes_name_the_same_listings_and_call(app: App, control: Controller) -> None:
+    await app.is_let_in("access-1")
+    assert (await app.set((55, 1), (56, 2)))[1]["error"] == ""
+    _, ended = await control("GET", "/calls")
+    _, writes = await control("GET", "/writes")
+    assert [(call["received"], call["remote_variants"]) for call in ended] == [(1, []), (2, ["12346/55", "12346/56"])]
+    assert [(write["remote_variant"], write["call"]) for write in writes] == [("12346/55", 2), ("12346/56", 2)]
+
+
+async def test_a_stores_own_limit_is_said_and_taken_away(control: Controller, seller: Seller) -> None:
+    path, store = "/stores/blib/TOQ-1/limit", {"channel": "blib", "store": "TOQ-1"}
+    for limit, burst in (
+        ({"calls_per_s": 40, "burst": 3}, 3.0),
+        ({"calls_per_s": 40}, 40.0),
+        ({"calls_per_s": 0.001}, 1.0),
+    ):
+        expected = {**store, "calls_per_s": float(limit["calls_per_s"]), "burst": burst}
+        assert await control("PUT", path, limit) == (200, expected)
+    assert [(await seller.set(quantity))[0] for quantity in (1, 2)] == [200, 429]
+    assert await control("PUT", path, {"calls_per_s": 0}) == (200, {**store, "calls_per_s": 0.0, "burst": 0.0})
+    assert [(await seller.set(quantity))[0] for quantity in (3, 4)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("store", "limit", "status", "message"),
+    [
+        ("TOQ-1", {}, 400, "Object missing required field `calls_per_s`"),
+        ("TOQ-1", {"calls_per_s": -1}, 400, "Expected `float` >= 0.0 - at `$.calls_per_s`"),
+        ("TOQ-1", {"calls_per_s": 1, "burst": 0.5}, 400, "Expected `float` >= 1.0 - at `$.burst`"),
+        ("TOQ-1", {"rate": 1}, 400, "unknown key: 'rate'; known keys are calls_per_s, burst"),
+        ("nobody", {"calls_per_s": 1}, 404, "there is no store 'nobody' of 'blib'"),
+    ],
+)
+async def test_a_wrong_limit_is_refused_and_the_old_one_holds(
+    control: Controller, seller: Seller, store: str, limit: dict[str, float], status: int, message: str
+) -> None:
+    await control("PUT", "/stores/blib/TOQ-1/limit", {"calls_per_s": 0.001})
+    await seller.set(1)
+    answered, body = await control("PUT", f"/stores/blib/{store}/limit", limit)
+    assert (answered, body["message"][: len(message)]) == (status, message)
+    assert (await seller.set(2))[0] == 429

@@ -12,10 +12,11 @@ from lumbung.sandbox.bucket import Bucket
 from lumbung.sandbox.errors import RefusedError
 from lumbung.sandbox.faults import ArmedFaults, FaultSet
 from lumbung.sandbox.server import Sandbox
+from lumbung.sandbox.store_limits import Limit, StoreLimits
 
 from .conftest import Controller
-from .seller import QUERY, STORE, Seller
-from .shopee_seller import OTHER_SHOP, SHOP, UPDATE_STOCK, App
+from .seller import HEADERS, QUERY, STORE, Seller
+from .shopee_seller import ITEM_INFO, ITEM_LIST, MODEL_LIST, OTHER_SHOP, SHOP, UPDATE_STOCK, App
 from .shopee_seller import STORE as SHOPEE_STORE
 
 
@@ -89,7 +90,7 @@ async def test_a_late_apply_overwrites_a_newer_write(sandbox: Sandbox, seller: S
     assert applied(sandbox) == [11]
     await sandbox.ledger.wait_for_writes(2)
     assert applied(sandbox) == [11, 10]
-    assert [write.n for write in sandbox.ledger.writes.after(0)] == [1, 2]
+    assert [(write.n, write.call) for write in sandbox.ledger.writes.after(0)] == [(1, 2), (2, 1)]
     assert sandbox.ledger.listing("blib", "TOQ-1", "TOQ-1-1-1").quantity == 10
 
 
@@ -380,3 +381,150 @@ async def test_a_fault_set_concerns_only_calls_on_its_paths(sandbox: Sandbox, ap
 async def test_a_path_is_not_found_in_the_query(sandbox: Sandbox, app: App) -> None:
     sandbox.faults.set("shpe", error_rate=1, path_contains="access_token")
     assert (await app.set((55, 1)))[0] == 200
+
+
+# --- Listings that always fail ---
+
+
+@pytest.mark.parametrize("name", ["sku1", "TOQ-1-1-1"])
+async def test_a_failing_listing_is_answered_500_written_and_read_and_its_sister_is_well(
+    sandbox: Sandbox, seller: Seller, name: str
+) -> None:
+    sandbox.faults.set("blib", row_faults={name: "failing"})
+    status, body = await seller.set(5)
+    assert (status, body["success"], body["errorCode"]) == (500, False, "INTERNAL_SERVER_ERROR")
+    async with seller.get() as answer:
+        assert (answer.status, (await answer.json())["errorCode"]) == (500, "INTERNAL_SERVER_ERROR")
+    assert (await seller.set(6, sku="TOQ-1-1-2"))[0] == 200
+    assert calls(sandbox) == [(500, "row_faults"), (500, "row_faults"), (200, "")]
+    assert applied(sandbox) == [6]
+
+
+async def test_a_listing_fails_until_its_condition_is_over(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    listing = {"channel": "blib", "store": "TOQ-1", "remote_variant": "TOQ-1-1-1"}
+    assert (await control("PUT", "/listings", {**listing, "condition": "failing"}))[1]["condition"] == "failing"
+    assert [(await seller.set(5))[0] for _ in range(3)] == [500, 500, 500]
+    await control("PUT", "/listings", {**listing, "condition": ""})
+    assert (await seller.set(6))[0] == 200
+    assert calls(sandbox) == [(500, "")] * 3 + [(200, "")]
+    assert applied(sandbox) == [6]
+
+
+async def test_a_stranger_is_stopped_before_a_listing_fails(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.faults.set("blib", row_faults={"sku1": "failing"})
+    async with seller.put(5, headers={**HEADERS, "Authorization": "Basic eA=="}) as answer:
+        assert answer.status == 401
+
+
+async def test_a_batch_with_a_failing_listing_fails_as_a_whole(sandbox: Sandbox, app: App) -> None:
+    sandbox.faults.set("shpe", row_faults={"shirt-blue": "failing"})
+    for rows in (((56, 2),), ((55, 1), (56, 2)), ((56, 2), (55, 1))):
+        assert await app.set(*rows) == (500, {"error": "error_server", "message": "Something wrong. Please try later."})
+    assert (await app.set((55, 1)))[1]["error"] == ""
+    assert (await app.set((0, 4), item=12347))[1]["error"] == ""
+    assert calls(sandbox) == [(500, "row_faults")] * 3 + [(200, "")] * 2
+    assert applied(sandbox) == [1, 4]
+
+
+async def test_an_item_with_a_failing_model_cannot_be_read_but_stands_on_its_shops_pages(
+    sandbox: Sandbox, app: App
+) -> None:
+    sandbox.faults.set("shpe", row_faults={"shirt-blue": "failing"})
+    assert [(await app.get(ITEM_INFO, item_id_list=ids))[0] for ids in ("12346", "12347,12346", "12347")] == [
+        500,
+        500,
+        200,
+    ]
+    assert [(await app.get(MODEL_LIST, item_id=item))[0] for item in ("12346", "12347")] == [500, 200]
+    status, page = await app.get(ITEM_LIST, offset="0", page_size="10", item_status="NORMAL")
+    assert (status, [item["item_id"] for item in page["response"]["item"]]) == (200, [12346, 12347])
+
+
+# --- Limits of single stores ---
+
+
+def store_limit(sandbox: Sandbox, store: str, calls_per_s: float, channel: str = "blib") -> None:
+    sandbox.limits.set(channel, store, Limit(calls_per_s), time.monotonic())
+
+
+async def test_a_stores_own_limit_holds_whatever_is_armed_and_is_not_filled_by_it(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    store_limit(sandbox, "TOQ-1", 0.001)
+    answers = []
+    for faults in ({}, {"retry_after_s": 7}, {"error_rate": 1}, {"latency_ms": 1, "apply_then_5xx_rate": 1}):
+        sandbox.faults.set("blib", **faults)
+        async with seller.put(5) as answer:
+            answers.append((answer.status, answer.headers.get("Retry-After")))
+    sandbox.faults.clear()
+    sandbox.put_store("blib", "TOQ-1", STORE)
+    async with seller.put(5) as answer:
+        answers.append((answer.status, answer.headers.get("Retry-After")))
+    assert answers == [(200, None), (429, "7"), (429, None), (429, None), (429, None)]
+    assert calls(sandbox) == [(200, ""), *[(429, "store_limit")] * 4]
+    assert applied(sandbox) == [5]
+    assert (await control("GET", "/status"))[1]["over_store_limit"] == {"bklp": 0, "blib": 4, "shpe": 0}
+
+
+async def test_a_stores_own_limit_concerns_no_other_store(sandbox: Sandbox, seller: Seller) -> None:
+    sandbox.put_store("blib", "TOQ-3", STORE)
+    store_limit(sandbox, "TOQ-1", 0.001)
+    statuses = []
+    for store in ("TOQ-1", "TOQ-3", "TOQ-1", "TOQ-3", "nobody"):
+        async with seller.put(5, query={**QUERY, "storeCode": store}) as answer:
+            statuses.append(answer.status)
+    assert statuses == [200, 200, 429, 200, 403]
+
+
+async def test_a_call_over_its_stores_limit_is_refused_in_shopees_own_shape(sandbox: Sandbox, app: App) -> None:
+    store_limit(sandbox, str(SHOP), 0.001, "shpe")
+    assert [(await app.set((55, quantity)))[1]["error"] for quantity in (1, 2)] == ["", "error_rate_limit"]
+    assert calls(sandbox) == [(200, ""), (200, "store_limit")]
+    assert applied(sandbox) == [1]
+
+
+async def test_a_call_that_is_reset_counts_for_its_stores_limit(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    store_limit(sandbox, "TOQ-1", 0.001)
+    sandbox.faults.set("blib", down=True)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await seller.set(5)
+    sandbox.faults.clear()
+    over = (await control("GET", "/status"))[1]["over_store_limit"]["blib"]
+    assert (await seller.set(5))[0] == 429
+    assert (await control("GET", "/status"))[1]["over_store_limit"]["blib"] == over + 1
+    assert applied(sandbox) == []
+
+
+async def test_a_call_over_its_stores_limit_spends_a_fault_set_only_by_its_latency(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    store_limit(sandbox, "TOQ-1", 0.001)
+    await seller.set(1)
+    sandbox.faults.set("blib", error_rate=1, times=1)
+    assert (await seller.set(2))[0] == 429
+    assert list((await control("GET", "/faults"))[1]) == ["blib"]
+    sandbox.faults.set("blib", latency_ms=1, times=1)
+    assert (await seller.set(2))[0] == 429
+    assert await control("GET", "/faults") == (200, {})
+
+
+async def test_a_reset_forgets_the_limits_of_stores_and_what_was_over_them(
+    sandbox: Sandbox, seller: Seller, control: Controller
+) -> None:
+    store_limit(sandbox, "TOQ-1", 0.001)
+    assert [(await seller.set(5))[0] for _ in range(2)] == [200, 429]
+    await control("POST", "/reset?keep=stores")
+    assert (await control("GET", "/status"))[1]["over_store_limit"] == {"bklp": 0, "blib": 0, "shpe": 0}
+    assert [(await seller.set(5))[0] for _ in range(2)] == [200, 200]
+
+
+def test_a_stores_own_limit_holds_its_burst_and_fills_at_its_rate() -> None:
+    limits = StoreLimits(("blib",))
+    limits.set("blib", "a", Limit(2.0, 3.0), now=100.0)
+    admitted = [limits.admits("blib", "a", at) for at in (100.0, 100.0, 100.0, 100.0, 100.5, 100.5, 200.0)]
+    assert admitted == [True, True, True, False, True, False, True]
+    assert limits.over == {"blib": 2}

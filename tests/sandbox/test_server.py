@@ -52,9 +52,59 @@ async def test_the_file_keeps_what_memory_forgets(tmp_path: Path, session: aioht
     assert len(path.read_text().splitlines()) == 5
 
 
-async def test_a_write_log_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="cannot open the write log"):
-        async with Sandbox.start(write_log=tmp_path / "missing" / "writes.jsonl"):
+async def test_every_ended_call_is_in_the_file_at_once_without_its_texts(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    path = tmp_path / "calls.jsonl"
+    async with Sandbox.start(call_log=path, kept_max=1) as sandbox:
+        sandbox.put_store("blib", "TOQ-1", STORE)
+        seller = Seller(session, sandbox.url)
+        await seller.set(5)
+        sandbox.faults.set("blib", error_rate=1)
+        await seller.set(6)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        _, [last] = await Controller(session, sandbox.url)("GET", "/calls")
+        assert {**lines[1], **{name: last[name] for name in ("headers", "request_body", "response_body")}} == last
+        assert [(line.pop("n"), line.pop("status"), line.pop("fault")) for line in lines] == [
+            (1, 200, ""),
+            (2, 500, "error_rate"),
+        ]
+        await sandbox.reset(keep_stores=True)
+        await seller.set(7)
+        numbers = [json.loads(line)["n"] for line in path.read_text().splitlines()]
+    assert lines[0].keys() == {
+        "at",
+        "channel",
+        "store",
+        "caller",
+        "received",
+        "remote_variants",
+        "method",
+        "path",
+        "duration_ms",
+    }
+    assert numbers == [1, 2, 1]
+
+
+async def test_a_call_has_no_line_before_it_has_ended(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    path = tmp_path / "calls.jsonl"
+    async with Sandbox.start(call_log=path) as sandbox:
+        sandbox.put_store("blib", "TOQ-1", STORE)
+        async with sandbox.gate("blib") as gate:
+            call = asyncio.create_task(Seller(session, sandbox.url).set(5))
+            await gate.entered(1)
+            assert path.read_text() == ""
+        await call
+        assert len(path.read_text().splitlines()) == 1
+
+
+async def test_a_log_file_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "log.jsonl"
+    with pytest.raises(StartError, match="cannot open the write log "):
+        async with Sandbox.start(write_log=path):
+            pass
+    with pytest.raises(StartError, match="cannot open the call log "):
+        async with Sandbox.start(write_log=tmp_path / "writes.jsonl", call_log=path):
             pass
 
 
@@ -153,7 +203,10 @@ async def test_a_port_in_use_is_one_clear_error(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_process_in_peace(tmp_path: Path, number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "0", "--write-log", str(tmp_path / "w"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *COMMAND,
+        *("0", "--write-log", str(tmp_path / "w"), "--call-log", str(tmp_path / "c")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
     said = (await process.stderr.readline()).decode().strip()
@@ -166,9 +219,14 @@ async def test_a_signal_ends_the_process_in_peace(tmp_path: Path, number: signal
         ["blib", "base_url", f"{url}/blib/v2"],
         ["shpe", "base_url", f"{url}/shpe"],
     ]
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/shpe/x") as answer:
+        assert answer.status == 404
     process.send_signal(number)
     printed, errors = await process.communicate()
     assert (process.returncode, printed, errors) == (0, b"", b"")
+    assert (tmp_path / "w").read_text() == ""
+    [line] = (tmp_path / "c").read_text().splitlines()
+    assert (json.loads(line)["path"], json.loads(line)["status"]) == ("/shpe/x", 404)
 
 
 async def test_a_process_that_cannot_start_says_so_in_one_line(sandbox: Sandbox) -> None:

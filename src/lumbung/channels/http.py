@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ import aiohttp
 from yarl import URL
 
 from lumbung.clock import Clock
+from lumbung.errors import ConfigurationError
+from lumbung.settings import PREFIX
 
 _RETRY_AFTER_SECONDS = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _USER_AGENT = "lumbung"
@@ -79,9 +82,12 @@ class Transport(Protocol):
 class HttpClient:
     """One pool of connections for all channels. Make it inside a running event loop; close it, or use `async with`.
 
-    `connect_timeout_seconds` bounds the wait for a free connection plus DNS, TCP and TLS; `answer_bytes_max` bounds
-    the body of an answer. Answers are not decompressed (none is asked for), redirects not followed, cookies not
-    kept, the environment's proxies not used.
+    `connect_timeout_seconds` bounds the wait for a free connection plus DNS, TCP and TLS; `call_timeout_seconds_max`
+    bounds every exchange, whatever its caller allows; `answer_bytes_max` bounds the body of an answer. Answers are not
+    decompressed (none is asked for), redirects not followed, cookies not kept, the environment's proxies not used.
+
+    `source_address` is the IP address of this machine that calls leave from, and then only hosts that have an address
+    of its family are reached; empty: as the system chooses. Raises ConfigurationError when it is none of this machine.
     """
 
     def __init__(
@@ -89,16 +95,24 @@ class HttpClient:
         clock: Clock,
         *,
         connect_timeout_seconds: float = 5.0,
+        call_timeout_seconds_max: float = 20.0,
         connections_per_host_max: int = 64,
         answer_bytes_max: int = 1_048_576,
+        source_address: str = "",
     ):
         self._clock = clock
         self._connect_timeout_seconds = connect_timeout_seconds
+        self._call_timeout_seconds_max = call_timeout_seconds_max
         self._answer_bytes_max = answer_bytes_max
         tracing = aiohttp.TraceConfig()
         tracing.on_request_headers_sent.append(_note_first_byte)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=connections_per_host_max),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                limit_per_host=connections_per_host_max,
+                family=_family_of(source_address) if source_address else socket.AF_UNSPEC,
+                local_addr=(source_address, 0) if source_address else None,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
             auto_decompress=False,
@@ -124,9 +138,10 @@ class HttpClient:
     ) -> Exchange:
         """Send one request, once. `url` goes out exactly as given, so it must be percent-encoded already.
 
-        `timeout_seconds` bounds the whole exchange. Never raises for what the network or the server does;
-        a cancellation passes through.
+        `timeout_seconds` bounds the whole exchange, as does `call_timeout_seconds_max`. Never raises for what the
+        network or the server does; a cancellation passes through.
         """
+        timeout_seconds = min(timeout_seconds, self._call_timeout_seconds_max)
         progress = _Progress()
         started_at = self._clock.now()
         started = self._clock.monotonic()
@@ -178,6 +193,27 @@ class HttpClient:
                 raise _TooLargeError(f"The answer is larger than {self._answer_bytes_max} bytes")
             parts.append(part)
         return b"".join(parts)
+
+
+def _family_of(source_address: str) -> socket.AddressFamily:
+    """The family of an address that calls can leave from; raises ConfigurationError. Without the look every call would
+    fail for ever, as if the marketplaces were away."""
+    variable = f"{PREFIX}CALL_SOURCE_ADDRESS"
+    try:
+        family, kind, *_, address = socket.getaddrinfo(
+            source_address, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"{variable} must be an IP address, not {source_address!r}") from error
+    with socket.socket(family, kind) as probe:
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise ConfigurationError(
+                f"Calls cannot leave from {source_address} ({error.strerror}): set {variable} to an address of this"
+                " machine, or leave it empty"
+            ) from error
+    return family
 
 
 class _Progress:

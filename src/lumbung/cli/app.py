@@ -25,6 +25,7 @@ from lumbung.cli import (
     stock,
     store,
     tenant,
+    torture,
     variant,
     warehouse,
 )
@@ -53,6 +54,7 @@ def root(
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox)
+app.command("torture")(torture.torture)
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(partner.app, name="partner")
 app.add_typer(warehouse.app, name="warehouse")

@@ -194,14 +194,17 @@ async def built_worker(
     metrics: WorkerMetrics | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Worker]:
-    """A worker with the one HTTP client of its process."""
+    """A worker with the one HTTP client of its process. Raises ConfigurationError when its calls cannot leave from
+    where they should."""
     clock = clock or SystemClock()
     async with (
         HttpClient(
             clock,
             connect_timeout_seconds=settings.connect_timeout_seconds,
+            call_timeout_seconds_max=settings.call_timeout_seconds_max,
             connections_per_host_max=settings.calls_in_flight_max,
             answer_bytes_max=settings.answer_bytes_max,
+            source_address=settings.call_source_address,
         ) as http,
         Pool(pool.url, replace(settings, database_connections_max=1)) as lease_pool,
     ):

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
-from lumbung.channels.base import Tokens
 from lumbung.cli.compose import Installation
-from lumbung.cli.demo_marketplaces import (
-    CALLS_PER_SECOND,
-    Application,
-    BlibliStore,
-    BukalapakStore,
-    DemoStore,
-    ShopeeStore,
-    TokenPair,
-)
-from lumbung.clock import SystemClock
-from lumbung.db import applications, catalogue, stores, tenants
-from lumbung.db.lease import StoredTokens
-from lumbung.db.query import Connection
-from lumbung.dispatch.tokens import digest, seal
+from lumbung.cli.sandbox_stores import BlibliStore, BukalapakStore, SandboxStore, ShopeeStore
+from lumbung.cli.seeding import add_partner, add_store
+from lumbung.db import catalogue, tenants
 from lumbung.inventory.listings import Mapped, import_listings
 from lumbung.model import (
     StockLimit,
-    StoreMode,
     UnknownSku,
-    purpose_of_application,
-    purpose_of_partner,
-    purpose_of_store,
 )
 
 PARTNER_ID = "B98KL87"
 SECOND_WAREHOUSE = "surabaya"
 SKUS = tuple(f"sku{n}" for n in range(1, 51))
-STORES: tuple[DemoStore, ...] = (
+STORES: tuple[SandboxStore, ...] = (
     BlibliStore("Toko Padi", "TOP-70001", {"default": None}),
     BlibliStore("Toko Padi Surabaya", "TOS-70002", {"default": None, SECOND_WAREHOUSE: None}),
     BukalapakStore("Padi di Bukalapak", "70003", {"default": None}),
@@ -115,23 +95,21 @@ def expected() -> dict[tuple[str, str], int]:
 
 async def seed(hub: Installation, sandbox_url: str) -> Seeded:
     """Make the merchant: tenant, partner, warehouses, stores, variants and listings."""
-    secret = b64encode(secrets.token_bytes(32)).decode()
     async with hub.pool.transaction() as connection:
         tenant_id = await tenants.add_tenant(
             connection, name="Toko Padi", unknown_sku=UnknownSku.REJECT, channel_stock_limit=StockLimit.NONE
         )
         assert tenant_id is not None
-        blob = hub.keyring.encrypt(secret.encode(), purpose_of_partner(PARTNER_ID))
-        await tenants.add_partner(
-            connection, partner_id=PARTNER_ID, tenant_id=tenant_id, name="Demonstration", secret=blob, strict=False
-        )
+        secret = await add_partner(connection, hub.keyring, tenant_id, PARTNER_ID)
         second = await tenants.add_warehouse(connection, tenant_id=tenant_id, name=SECOND_WAREHOUSE)
         assert second is not None
         warehouses = {"default": 0, SECOND_WAREHOUSE: second}
         await catalogue.put_variants(connection, tenant_id, [(sku, f"Demonstration {sku}") for sku in SKUS])
         seeded = Seeded(tenant_id, secret, warehouses, {})
         for store in STORES:
-            seeded.stores[store.name] = await _add_store(connection, hub, seeded, store, sandbox_url)
+            seeded.stores[store.name] = await add_store(
+                connection, hub.keyring, tenant_id, store, seeded.warehouses, sandbox_url
+            )
         mapped = [
             Mapped(sku, seeded.stores[store.name], store.channel, store.remote_variant(sku))
             for store in STORES
@@ -145,60 +123,3 @@ async def seed(hub: Installation, sandbox_url: str) -> Seeded:
             submitted_seconds=hub.settings.submitted_seconds_max,
         )
     return seeded
-
-
-async def _add_store(
-    connection: Connection, hub: Installation, seeded: Seeded, store: DemoStore, sandbox_url: str
-) -> int:
-    store_id = await stores.add_store(
-        connection,
-        tenant_id=seeded.tenant_id,
-        channel=store.channel,
-        name=store.name,
-        mode=StoreMode.LIVE,
-        account=store.code,
-        channel_app_id=await _add_application(connection, hub, seeded.tenant_id, store.application(sandbox_url)),
-    )
-    assert store_id is not None
-    blob = hub.keyring.encrypt(json.dumps(store.credentials(sandbox_url)).encode(), purpose_of_store(store_id))
-    await stores.set_credentials(connection, tenant_id=seeded.tenant_id, store_id=store_id, credentials=blob)
-    await _put_tokens(connection, hub, seeded.tenant_id, store_id, store.tokens())
-    for name, location in store.warehouses.items():
-        await stores.link(
-            connection,
-            tenant_id=seeded.tenant_id,
-            store_id=store_id,
-            warehouse_id=seeded.warehouses[name],
-            location=location,
-        )
-    return store_id
-
-
-async def _add_application(
-    connection: Connection, hub: Installation, tenant_id: int, application: Application | None
-) -> int | None:
-    if application is None:
-        return None
-    application_id = await applications.add(
-        connection, tenant_id=tenant_id, channel=application.channel, name=application.name
-    )
-    assert application_id is not None
-    blob = hub.keyring.encrypt(json.dumps(application.credentials).encode(), purpose_of_application(application_id))
-    await applications.set_credentials(connection, application_id=application_id, credentials=blob)
-    await applications.set_limit(
-        connection, application_id=application_id, calls_per_second=float(CALLS_PER_SECOND), burst=100
-    )
-    return application_id
-
-
-async def _put_tokens(
-    connection: Connection, hub: Installation, tenant_id: int, store_id: int, pair: TokenPair | None
-) -> None:
-    if pair is None:
-        return
-    now = SystemClock().now()
-    lasts = None if pair.refresh_seconds is None else now + timedelta(seconds=pair.refresh_seconds)
-    tokens = Tokens(pair.access, pair.refresh, now, now + timedelta(seconds=pair.access_seconds), lasts)
-    blob = seal(hub.keyring, store_id, tokens)
-    new = StoredTokens(blob, digest(tokens), tokens.access_expires_at, lasts)
-    await stores.put_tokens(connection, tenant_id=tenant_id, store_id=store_id, new=new)

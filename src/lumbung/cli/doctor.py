@@ -34,8 +34,7 @@ from lumbung.db import doctor as db
 from lumbung.db import migrate, stores, tenants
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
-from lumbung.dispatch.lease_clock import lifetime_seconds
-from lumbung.dispatch.opening import application_values
+from lumbung.dispatch.opening import application_values, times_of
 from lumbung.dispatch.tokens import unseal
 from lumbung.errors import ConfigurationError, LumbungError
 from lumbung.keyring import Keyring
@@ -144,8 +143,7 @@ def check_workers(now: db.Delivering) -> Finding:
 
 
 def check_settings(settings: Settings) -> Finding:
-    longest = max(channel.manifest.call_timeout_seconds for channel in registry.CHANNELS.values())
-    lifetime = lifetime_seconds(settings.lease_seconds, longest)
+    lifetime = min(times.lifetime_seconds for times in times_of(registry.CHANNELS, settings).values())
     if settings.lease_renew_seconds >= lifetime / 2:
         message = f"leases of {lifetime:g} s are renewed every {settings.lease_renew_seconds:g} s"
         advice = f"set LUMBUNG_LEASE_RENEW_SECONDS to less than {lifetime / 2:g}"

@@ -18,6 +18,9 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = PORT,
     write_log: Annotated[Path | None, typer.Option(help="File that gets a JSON line for every applied write.")] = None,
+    call_log: Annotated[
+        Path | None, typer.Option(help="File that gets a JSON line for every call, once it has ended.")
+    ] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run fake marketplaces until Ctrl+C."""
@@ -26,7 +29,7 @@ def sandbox(
     from lumbung.sandbox.server import Sandbox
 
     async def until(stop: asyncio.Event) -> None:
-        async with Sandbox.start(host=host, port=port, write_log=write_log) as running:
+        async with Sandbox.start(host=host, port=port, write_log=write_log, call_log=call_log) as running:
             if not supervised:
                 output.note(f"Sandbox on {running.url}; Ctrl+C ends it")
                 for channel, name, url in running.addresses():

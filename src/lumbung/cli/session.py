@@ -67,11 +67,16 @@ def run(context: typer.Context, work: Callable[[Installation], Awaitable[T]]) ->
 
 
 def http_client(settings: Settings) -> HttpClient:
-    """A client for marketplaces. Make it inside a running event loop and use `async with`."""
+    """A client for marketplaces. Make it inside a running event loop and use `async with`.
+
+    Raises ConfigurationError when calls cannot leave from where they should.
+    """
     return HttpClient(
         SystemClock(),
         connect_timeout_seconds=settings.connect_timeout_seconds,
+        call_timeout_seconds_max=settings.call_timeout_seconds_max,
         answer_bytes_max=settings.answer_bytes_max,
+        source_address=settings.call_source_address,
     )
 
 

@@ -31,7 +31,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -55,6 +55,7 @@ PORT = 5432  # names the socket; nothing listens on TCP
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 POLL_SECONDS = 0.05
 LOG_END_LINES = 10
+NO_ENV: Mapping[str, str] = {}
 UNINTERRUPTED_SECONDS_MAX = 2  # that a start makes a Ctrl-C wait
 
 SETTINGS = """\
@@ -113,7 +114,7 @@ def bin_dir(version: int = 18) -> Path:
 class EmbeddedPostgres:
     """One process's use of the server of a data directory. Made by `start`; ended by `stop`, `with` or the exit."""
 
-    def __init__(self, data_dir: Path, version: int):
+    def __init__(self, data_dir: Path, version: int, env: Mapping[str, str]):
         self._pgdata = data_dir / "postgres"
         self._lock_file = data_dir / "postgres.lock"
         self._users_file = data_dir / "postgres.users"
@@ -123,22 +124,29 @@ class EmbeddedPostgres:
         self._use: int | None = None  # descriptor whose shared lock says that we use the server
         self._pid = os.getpid()
         self._durable = True
+        self._env = env
         self._postmaster: psutil.Process | None = None  # as `is_up` saw it last
 
     @classmethod
     def start(
-        cls, data_dir: Path, *, version: int = 18, durable: bool = True, start_timeout_seconds: float = 120
+        cls,
+        data_dir: Path,
+        *,
+        version: int = 18,
+        durable: bool = True,
+        start_timeout_seconds: float = 120,
+        env: Mapping[str, str] = NO_ENV,
     ) -> EmbeddedPostgres:
         """Start the server of `data_dir`, or join the one that runs there. Blocks. Made and filled where there is none.
 
-        `durable=False` turns fsync off: for tests only. A server that is still recovering when the time is up goes on
-        doing so, and a later start joins it. Raises ConfigurationError with what an operator can do about it.
+        `durable=False` turns fsync off: for tests only. `env` is added to the environment of a server that we start.
+        One that is still recovering when the time is up goes on doing so, and a later start joins it. Raises ConfigurationError with what an operator can do about it.
         """
         if sys.platform == "win32":
             raise ConfigurationError(
                 "The embedded database needs Linux or macOS; name a PostgreSQL in LUMBUNG_DATABASE_URL"
             )
-        server = cls(data_dir.expanduser().resolve(), version)
+        server = cls(data_dir.expanduser().resolve(), version, env)
         server._durable = durable
         deadline = time.monotonic() + start_timeout_seconds
         server._check_place()
@@ -171,10 +179,12 @@ class EmbeddedPostgres:
             return True
         # Its file may be that of a dead server, and the number in it another program's: only its processes tell.
         running = self._processes()
-        self._postmaster = next((process for process in running if process.pid == self._postmaster_pid()), None)
+        self._postmaster = next((process for process in running if process.pid == self.postmaster_pid), None)
         return bool(running)
 
-    def _postmaster_pid(self) -> int | None:
+    @property
+    def postmaster_pid(self) -> int | None:
+        """As its file says, whether it runs or not."""
         with suppress(OSError, ValueError, IndexError):
             return int((self._pgdata / "postmaster.pid").read_text().splitlines()[0])
         return None
@@ -419,7 +429,7 @@ class EmbeddedPostgres:
                 group=gid,
                 extra_groups=None if gid is None else [],
                 cwd="/",
-                env=_environment(),
+                env={**_environment(), **self._env},
                 start_new_session=True,
                 umask=0o077,
                 check=False,

@@ -30,6 +30,9 @@ class WorkerMetrics:
         self.breakers_open = Gauge(
             "lumbung_breakers_open", "Stores of this process that cannot be reached", registry=registry
         )
+        self.database_away = Gauge(
+            "lumbung_database_away", "1 while this process cannot reach the database", registry=registry
+        )
         self.backlog = Gauge("lumbung_results_waiting", "Results that wait to be written", registry=registry)
         self.lease_changes = Counter("lumbung_lease_changes", "Leases by what happened", ["what"], registry=registry)
         self.attempts = Counter(

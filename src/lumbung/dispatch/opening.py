@@ -33,6 +33,7 @@ class Opener:
             self._keyring, row.store_id, row.credentials, row.channel_app_id, row.application_credentials
         )
         session = channel.open(credentials, self._http, self._clock)
+        limits = limits_of(channel.manifest, credentials, engine.settings)
         keeper = None
         if isinstance(session, RotatesTokens) and row.tokens is not None:
             tokens = unseal(self._keyring, row.store_id, row.tokens)
@@ -46,7 +47,7 @@ class Opener:
                 settings=engine.settings,
                 keep=engine.keep,
             )
-        return StoreSender(lease, channel, session, limits_of(channel.manifest, credentials), engine, keeper)
+        return StoreSender(lease, channel, session, limits, engine, keeper)
 
 
 def opened(
@@ -66,23 +67,28 @@ def application_values(keyring: Keyring, application_id: int | None, sealed: byt
     return values
 
 
-def limits_of(manifest: Manifest, credentials: Mapping[str, str]) -> StoreLimits:
-    """The channel's limits, or those that the store's own credentials file sets."""
+def limits_of(manifest: Manifest, credentials: Mapping[str, str], settings: Settings) -> StoreLimits:
+    """The channel's limits, or those that the store's own credentials file sets; calls as the client bounds them."""
+    timeout_seconds = float(credentials.get("call_timeout_seconds") or manifest.call_timeout_seconds)
     rate = float(credentials.get("calls_per_second") or manifest.pacing.calls_per_second)
     return StoreLimits(
         calls_per_second=rate,
         burst=manifest.pacing.burst if "calls_per_second" not in credentials else max(1, int(rate)),
-        call_timeout_seconds=float(credentials.get("call_timeout_seconds") or manifest.call_timeout_seconds),
+        call_timeout_seconds=min(timeout_seconds, settings.call_timeout_seconds_max),
         quiesce_seconds=float(credentials.get("quiesce_seconds") or manifest.quiesce_seconds),
     )
 
 
 def times_of(channels: Mapping[str, Channel], settings: Settings) -> dict[str, ChannelTimes]:
-    """What leases need to know of each channel."""
+    """What leases need to know of each channel. No store's calls take longer than its channel's, as the client bounds
+    them."""
     return {
         code: ChannelTimes(
             channel.manifest.quiesce_seconds,
-            lifetime_seconds(settings.lease_seconds, channel.manifest.call_timeout_seconds),
+            lifetime_seconds(
+                settings.lease_seconds,
+                min(channel.manifest.call_timeout_seconds, settings.call_timeout_seconds_max),
+            ),
         )
         for code, channel in channels.items()
     }

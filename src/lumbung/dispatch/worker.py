@@ -375,6 +375,7 @@ class Worker:
         elif self._away and not away:
             log.info("the database is back")
         self._away = away
+        self._metrics.database_away.set(away)
 
     def _count(self) -> None:
         self._metrics.stores_held.set(len(self._senders))

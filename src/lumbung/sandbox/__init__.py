@@ -4,9 +4,10 @@ misbehave on request, and write down every write that took effect.
     tally.py        a count that can be waited for
     log.py          a numbered, bounded list of entries
     entries.py      what is written down: calls, writes, sales
-    write_log.py    the applied writes as a file
+    json_lines.py   a log as a file
     ledger.py       the truth: stores, listings, and the logs
     bucket.py       a token bucket
+    store_limits.py limits of single stores
     clock.py        the marketplaces' clock, which can be moved
     faults.py       how a channel misbehaves
     gate.py         holds calls, so that a test can act while they are in flight

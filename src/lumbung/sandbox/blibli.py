@@ -28,7 +28,7 @@ from lumbung.sandbox.call import Answer, Call, Change, Target, Verdict
 from lumbung.sandbox.errors import RefusedError
 from lumbung.sandbox.faults import RowFaults
 from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Listing, Name, NewListing, Store, listings_by_id
-from lumbung.sandbox.marketplace import Handler, condition_of
+from lumbung.sandbox.marketplace import Handler, check_failing, condition_of
 from lumbung.sandbox.shape import read_shape
 
 CHANNEL = "blib"
@@ -144,6 +144,7 @@ class Blibli:
         if stopped := _stopped_at_the_door(call, store, ledger):
             return stopped
         assert store is not None
+        check_failing([store.listings.get(target.remote_variants[0])], row_faults)
         is_stock = call.path.endswith(STOCK)
         if call.method == "PUT" and is_stock:
             return _set_stock(call, store, target.remote_variants[0], row_faults)

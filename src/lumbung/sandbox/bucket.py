@@ -6,11 +6,11 @@ import math
 
 
 class Bucket:
-    """Lets `rate_per_s` calls a second through, and one second's worth, rounded up, at once."""
+    """Lets `rate_per_s` calls a second through, and `size` at once: one second's worth, rounded up, when left out."""
 
-    def __init__(self, rate_per_s: float, now: float):
+    def __init__(self, rate_per_s: float, now: float, size: float | None = None):
         self._rate_per_s = rate_per_s
-        self._size = max(1, math.ceil(rate_per_s))
+        self._size = size if size is not None else max(1, math.ceil(rate_per_s))
         self._tokens = float(self._size)
         self._at = now
 

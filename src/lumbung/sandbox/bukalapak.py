@@ -28,7 +28,7 @@ from aiohttp import web
 from lumbung.sandbox.call import Answer, Call, Change, Target, Verdict
 from lumbung.sandbox.faults import RowFaults
 from lumbung.sandbox.ledger import LISTINGS_MAX, QUANTITY_MAX, Ledger, Listing, Name, NewListing, Store, listings_by_id
-from lumbung.sandbox.marketplace import Handler, condition_of
+from lumbung.sandbox.marketplace import Handler, check_failing, condition_of
 from lumbung.sandbox.shape import read_shape
 
 CHANNEL = "bklp"
@@ -151,6 +151,7 @@ class Bukalapak:
         if stopped := _stopped_at_the_door(call, store):
             return stopped
         assert store is not None
+        check_failing(_concerned(call, store), row_faults)
         match call.method, *call.path.removeprefix(f"{API}/").split("/"):
             case "PATCH", "products", product_id, "skus", sku_id:
                 return _set_stock(call, store, f"{unquote(product_id)}/{unquote(sku_id)}", row_faults)
@@ -253,6 +254,19 @@ def _listings_of(call: Call) -> list[str]:
             return [f"{unquote(product_id)}/{unquote(sku_id)}"]
         case _:
             return []
+
+
+def _concerned(call: Call, store: Store) -> list[Listing]:
+    """The store's listings that a call names, or that are of the product that it names."""
+    match call.path.removeprefix(f"{API}/").split("/"):
+        case "products", product_id:
+            return _of_product(store, unquote(product_id))
+        case _:
+            return [listing for name in _listings_of(call) if (listing := store.listings.get(name)) is not None]
+
+
+def _of_product(store: Store, product_id: str) -> list[Listing]:
+    return [one for one in store.listings.values() if one.remote_variant.partition("/")[0] == product_id]
 
 
 def _stopped_at_the_door(call: Call, store: Store | None) -> Verdict | None:
@@ -386,7 +400,7 @@ def _written(store: Store, listing: Listing, quantity: int, state: str | None) -
 
 
 def _read_product(store: Store, product_id: str, row_faults: RowFaults) -> Verdict:
-    listings = [one for one in store.listings.values() if one.remote_variant.partition("/")[0] == product_id]
+    listings = _of_product(store, product_id)
     sound = [one for one in listings if condition_of(one, row_faults)[0] not in {"unknown", "banned"}]
     if not sound:
         struck = any(condition_of(one, row_faults)[1] for one in listings)

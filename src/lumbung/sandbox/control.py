@@ -9,15 +9,23 @@
     PUT    /_control/stores/{channel}/{store}          credentials and listings, as the channel's marketplace wants them
     POST   /_control/stores/{channel}/{store}/listings {"listings": [{remote_variant, sku, quantity}]}
     PUT    /_control/stores/{channel}/{store}/holiday  {"holiday": true}: the seller is away
+    PUT    /_control/stores/{channel}/{store}/limit    {"calls_per_s": 40, "burst": 40}: a limit of the store's own
     POST   /_control/stores/{channel}/{store}/revoke   the seller withdraws the authorisation: its tokens are dead
     PUT    /_control/listings                          {channel, store, remote_variant} and any of {reserved_by_orders,
-                                                       reserved_by_promotions, condition}: unknown, banned, locked or ""
+                                                       reserved_by_promotions, condition}: unknown, banned, locked,
+                                                       failing or ""
     GET    /_control/clock                             {"ahead_seconds": ...} of the real time
     PUT    /_control/clock                             moves it: tokens expire, signatures grow old, quotas begin anew
     GET    /_control/faults                            {channel: fault set}, where one is armed
     PUT    /_control/faults/{channel}                  replaces the channel's fault set; the keys are in faults.py
     DELETE /_control/faults                            every channel behaves again
     POST   /_control/reset?keep=stores                 forgets everything; with keep=stores all but stores and listings
+
+A store's own limit holds whatever fault set is armed, and is no part of one: a call over it is throttled in the
+marketplace's own shape, with `fault: "store_limit"` and the armed set's Retry-After, if any. `burst` is a second's
+worth when left out, and at least 1; `calls_per_s` 0 takes the limit away. A call is the store's that says so, let in or
+not. A PUT of the store leaves its limit alone, a reset forgets all of them. The status counts by channel, in
+`over_store_limit`, what was over one.
 
 Errors are `{"message": ...}` with 400 or 404. Unknown keys and parameters are refused. `after` is the last n that the
 caller has seen; `limit` is 1,000 when left out, 10,000 at most; with `wait_ms` (60,000 at most) the answer waits until
@@ -28,6 +36,7 @@ the sandbox listens where only tests can reach it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -42,6 +51,7 @@ from lumbung.sandbox.ledger import LISTINGS_MAX, Condition, Ledger, Listing, Nam
 from lumbung.sandbox.log import Entry, Log
 from lumbung.sandbox.marketplace import Marketplace
 from lumbung.sandbox.shape import read_object, read_shape
+from lumbung.sandbox.store_limits import Limit, StoreLimits
 from lumbung.sandbox.traffic import Traffic
 
 LIMIT = 1_000
@@ -87,10 +97,17 @@ class NewListings(msgspec.Struct, frozen=True):
 
 class Control:
     def __init__(
-        self, ledger: Ledger, faults: Faults, traffic: Traffic, front: Front, marketplaces: dict[str, Marketplace]
+        self,
+        ledger: Ledger,
+        faults: Faults,
+        limits: StoreLimits,
+        traffic: Traffic,
+        front: Front,
+        marketplaces: dict[str, Marketplace],
     ):
         self._ledger = ledger
         self._faults = faults
+        self._limits = limits
         self._traffic = traffic
         self._front = front
         self._marketplaces = marketplaces
@@ -106,6 +123,7 @@ class Control:
             ("PUT", "/stores/{channel}/{store}", self._put_store),
             ("POST", "/stores/{channel}/{store}/listings", self._add_listings),
             ("PUT", "/stores/{channel}/{store}/holiday", self._put_holiday),
+            ("PUT", "/stores/{channel}/{store}/limit", self._put_limit),
             ("POST", "/stores/{channel}/{store}/revoke", self._revoke),
             ("PUT", "/listings", self._put_listing),
             ("GET", "/clock", self._clock),
@@ -122,6 +140,7 @@ class Control:
         """As at the start: what is under way is dropped, numbers start at 1 again, every channel behaves."""
         self._front.drop_pending()
         self._faults.clear()
+        self._limits.clear()
         self._traffic.reset()
         self._ledger.clock.ahead_seconds = 0.0
         self._ledger.reset(keep_stores=keep_stores)
@@ -141,6 +160,7 @@ class Control:
             "in_flight": self._traffic.in_flight,
             "max_in_flight_per_listing": self._traffic.max_in_flight_per_listing,
             "late_writes_pending": self._front.late_pending,
+            "over_store_limit": self._limits.over,
         }
 
     async def _listings(self, request: web.Request) -> object:
@@ -184,6 +204,12 @@ class Control:
         store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
         store.holiday = read_shape(await _body(request), Holiday).holiday
         return {"channel": store.channel, "store": store.name, "holiday": store.holiday}
+
+    async def _put_limit(self, request: web.Request) -> object:
+        store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
+        limit = read_shape(await _body(request), Limit)
+        self._limits.set(store.channel, store.name, limit, time.monotonic())
+        return {"channel": store.channel, "store": store.name, "calls_per_s": limit.calls_per_s, "burst": limit.size}
 
     async def _revoke(self, request: web.Request) -> object:
         _parameters(request)

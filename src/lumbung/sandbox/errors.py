@@ -3,7 +3,7 @@
 SandboxError
 |-- RefusedError    400   a request to the control API that cannot be carried out as it stands
 |-- UnknownError    404   a channel, store or listing that is not there
-`-- StartError            the address is taken, or the write log cannot be opened
+`-- StartError            the address is taken, or a log file cannot be opened
 """
 
 from __future__ import annotations

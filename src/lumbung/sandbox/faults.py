@@ -18,7 +18,7 @@ HOUR_MS = 3_600_000
 ROUNDING = 1e-9
 
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
-RowFault = Literal["unknown", "banned", "locked"]
+RowFault = Literal["unknown", "banned", "locked", "failing"]
 RowFaults = Mapping[str, RowFault]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=HOUR_MS)]
 
@@ -34,7 +34,8 @@ RATES = (
 
 
 class FaultSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The faults of one channel. Every key may be left out.
+    """The faults of one channel. Every key may be left out. A limit that outlasts the set is a store's own
+    (store_limits.py), which comes before all of this but `down`.
 
     A call meets, in this order: `down`; `rate_limit_per_s`, `application_rate_limit_per_s`, `quota_calls`; at most one
     of the rates (one draw a call: a rate is the share of calls from 0 to 1, and the rates together are at most 1);
@@ -59,8 +60,10 @@ class FaultSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
       as the marketplace answers a used-up quota. 0 is no limit.
     - `retry_after_s`: the Retry-After header of every throttled call, in whole seconds; no header when left out.
     - `reject_skus`: merchant SKUs or remote variants that are answered as unknown.
-    - `row_faults`: by merchant SKU or remote variant, what is the matter with it: unknown, banned or locked (by a
-      promotion). The other rows of a call are healthy.
+    - `row_faults`: by merchant SKU or remote variant, what is the matter with it: unknown, banned, locked (by a
+      promotion) or failing. The other rows of a call are healthy; but a call that names one that is failing, or reads
+      the product that it belongs to, is answered 500 as a whole, with nothing applied. Pages of a shop's listings name
+      none.
     - `path_contains`: the set concerns only calls whose path contains this; all of them when left out.
     - `down`: connections are reset at once, nothing is read or applied.
     - `seed`: makes the draws and coins repeatable.

@@ -15,14 +15,16 @@ from lumbung.sandbox.entries import CallEntry
 from lumbung.sandbox.faults import ArmedFaults, Faults, RowFaults
 from lumbung.sandbox.gate import Gate
 from lumbung.sandbox.ledger import Ledger
-from lumbung.sandbox.marketplace import Handler, Marketplace
+from lumbung.sandbox.marketplace import Handler, ListingFailsError, Marketplace
+from lumbung.sandbox.store_limits import StoreLimits
 from lumbung.sandbox.traffic import Traffic
 
 BODY_BYTES_MAX = 1024 * 1024
 KEPT_BYTES_MAX = 4 * 1024
 NO_ROW_FAULTS: RowFaults = {}
 DAY_SECONDS = 86_400
-THROTTLES = frozenset({"throttle_rate", "rate_limit_per_s", "application_rate_limit_per_s", "quota_calls"})
+STORE_LIMIT = "store_limit"
+THROTTLES = frozenset({"throttle_rate", "rate_limit_per_s", "application_rate_limit_per_s", "quota_calls", STORE_LIMIT})
 QUOTA_ZONE_SECONDS = 8 * 3600  # quotas begin anew at midnight in UTC+8
 
 
@@ -35,7 +37,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Visit(msgspec.Struct, frozen=True):
-    """One call under way; `received_s` is monotonic."""
+    """One call under way. `number` is its place in the order of receipt, `caller` the address that it came from;
+    `received_s` is monotonic; `over`: it is over its store's own limit."""
 
     marketplace: Marketplace
     call: Call
@@ -43,15 +46,19 @@ class Visit(msgspec.Struct, frozen=True):
     armed: ArmedFaults | None
     received_s: float
     era: int
+    number: int
+    caller: str
+    over: bool
 
 
 class Front:
     """Takes the calls of every marketplace. `stopping` ends all waiting at once."""
 
-    def __init__(self, ledger: Ledger, faults: Faults, traffic: Traffic, stopping: asyncio.Event):
+    def __init__(self, ledger: Ledger, faults: Faults, limits: StoreLimits, traffic: Traffic, stopping: asyncio.Event):
         self.gates: dict[str, Gate] = {}
         self._ledger = ledger
         self._faults = faults
+        self._limits = limits
         self._traffic = traffic
         self._stopping = stopping
         self._work: set[asyncio.Task[Outcome]] = set()
@@ -105,10 +112,21 @@ class Front:
 
     def _visit(self, marketplace: Marketplace, request: web.Request, armed: ArmedFaults | None, body: bytes) -> Visit:
         call = _call(request, body, self._ledger.clock.now())
-        return Visit(marketplace, call, marketplace.target(call), armed, time.monotonic(), self._ledger.era)
+        target, received_s = marketplace.target(call), time.monotonic()
+        return Visit(
+            marketplace,
+            call,
+            target,
+            armed,
+            received_s,
+            self._ledger.era,
+            number=self._ledger.receive(),
+            caller=request.remote or "",
+            over=not self._limits.admits(marketplace.channel, target.store, received_s),
+        )
 
     async def _outcome(self, visit: Visit, status: int) -> Outcome:
-        if status != 200:
+        if status != 200 and not visit.over:
             return Outcome(visit.marketplace.refusal(visit.call, status))
         fault = self._draw(visit)
         delay_s = visit.armed.faults.latency_ms / 1000 if visit.armed is not None else 0
@@ -120,6 +138,10 @@ class Front:
 
     def _draw(self, visit: Visit) -> str:
         armed = visit.armed
+        if visit.over:
+            if armed is not None and armed.faults.latency_ms:
+                armed.spend()
+            return STORE_LIMIT
         if armed is None:
             return ""
         store = self._ledger.find_store(visit.marketplace.channel, visit.target.store)
@@ -143,14 +165,15 @@ class Front:
 
     def _decide(self, visit: Visit, fault: str) -> Outcome:
         armed, refusal = visit.armed, visit.marketplace.refusal
+        if fault in THROTTLES:
+            quota = fault == "quota_calls"
+            refused = visit.marketplace.quota_refusal(visit.call) if quota else refusal(visit.call, 429)
+            retry_after_s = armed.faults.retry_after_s if armed is not None else None
+            return Outcome(msgspec.structs.replace(refused, retry_after_s=retry_after_s), fault)
         if armed is None or not fault:
             return self._behave(visit)
         if fault == "error_rate":
             return Outcome(refusal(visit.call, armed.error_status()), fault)
-        if fault in THROTTLES:
-            quota = fault == "quota_calls"
-            refused = visit.marketplace.quota_refusal(visit.call) if quota else refusal(visit.call, 429)
-            return Outcome(msgspec.structs.replace(refused, retry_after_s=armed.faults.retry_after_s), fault)
         return self._judge_and_misbehave(visit, armed, fault)
 
     def _judge_and_misbehave(self, visit: Visit, armed: ArmedFaults, fault: str) -> Outcome:
@@ -161,20 +184,20 @@ class Front:
                 return self._answer_too_late(visit, armed, verdict)
             case "garbage_rate":
                 if armed.coin():
-                    self._apply(verdict)
+                    self._apply(visit, verdict)
                 return Outcome(armed.garble(verdict.answer), fault)
             case "apply_then_5xx_rate":
-                self._apply(verdict)
+                self._apply(visit, verdict)
                 return Outcome(visit.marketplace.refusal(visit.call, 500), fault)
             case "drop_response_rate":
-                self._apply(verdict)
+                self._apply(visit, verdict)
                 return Outcome(None, fault)
             case _:
                 raise AssertionError(f"no such fault: {fault}")
 
     def _behave(self, visit: Visit) -> Outcome:
         verdict = self._judge(visit)
-        self._apply(verdict)
+        self._apply(visit, verdict)
         if not verdict.struck or visit.armed is None:
             return Outcome(verdict.answer)
         if not visit.armed.faults.latency_ms:  # then it has been spent at receipt
@@ -184,28 +207,31 @@ class Front:
     def _answer_too_late(self, visit: Visit, armed: ArmedFaults, verdict: Verdict) -> Outcome:
         waited_s = time.monotonic() - visit.received_s
         if armed.faults.late_apply_ms:
-            self._apply_in(armed.faults.late_apply_ms / 1000 - waited_s, verdict)
+            self._apply_in(armed.faults.late_apply_ms / 1000 - waited_s, visit, verdict)
         else:
-            self._apply(verdict)
+            self._apply(visit, verdict)
         return Outcome(verdict.answer, "timeout_rate", max(0.0, armed.faults.timeout_ms / 1000 - waited_s))
 
     def _judge(self, visit: Visit) -> Verdict:
         row_faults = visit.armed.row_faults if visit.armed is not None else NO_ROW_FAULTS
-        return visit.marketplace.judge(visit.call, self._ledger, row_faults)
+        try:
+            return visit.marketplace.judge(visit.call, self._ledger, row_faults)
+        except ListingFailsError as error:
+            return Verdict(visit.marketplace.refusal(visit.call, 500), struck=error.struck)
 
-    def _apply(self, verdict: Verdict) -> None:
+    def _apply(self, visit: Visit, verdict: Verdict) -> None:
         for change in verdict.changes:
-            self._ledger.apply(change)
+            self._ledger.apply(change, visit.number)
         if verdict.effect is not None:
             verdict.effect()
 
-    def _apply_in(self, seconds: float, verdict: Verdict) -> None:
+    def _apply_in(self, seconds: float, visit: Visit, verdict: Verdict) -> None:
         if not verdict.changes and verdict.effect is None:
             return
 
         def apply_now() -> None:
             self._late.discard(handle)
-            self._apply(verdict)
+            self._apply(visit, verdict)
 
         handle = asyncio.get_running_loop().call_later(max(0.0, seconds), apply_now)
         self._late.add(handle)
@@ -229,16 +255,18 @@ class Front:
         return task
 
     def _record(self, visit: Visit, outcome: Outcome) -> None:
-        calls = self._ledger.calls
         if visit.era != self._ledger.era:  # a reset came in between: this call belongs to what was forgotten
             return
         call, answer = visit.call, outcome.answer
-        calls.append(
+        self._ledger.end(
             CallEntry(
-                n=calls.last + 1,
+                n=self._ledger.calls.last + 1,
                 at=call.now,
                 channel=visit.marketplace.channel,
                 store=visit.target.store,
+                caller=visit.caller,
+                received=visit.number,
+                remote_variants=visit.target.remote_variants,
                 method=call.method,
                 path=call.path,
                 status=answer.status if answer is not None else 0,

@@ -11,16 +11,17 @@ from lumbung.sandbox.call import Change
 from lumbung.sandbox.clock import Clock
 from lumbung.sandbox.entries import CallEntry, Sale, Write
 from lumbung.sandbox.errors import RefusedError, UnknownError
+from lumbung.sandbox.json_lines import JsonLines
 from lumbung.sandbox.log import Log
-from lumbung.sandbox.write_log import WriteLog
 
 QUANTITY_MAX = 2**31 - 1
 LISTINGS_MAX = 1_000_000
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Quantity = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
-Condition = Literal["", "unknown", "banned", "locked"]
-"""What is the matter with a listing: nothing, not there (any more), banned, or locked by a promotion."""
+Condition = Literal["", "unknown", "banned", "locked", "failing"]
+"""What is the matter with a listing: nothing, not there (any more), banned, locked by a promotion, or every call that
+names it is answered 500."""
 
 
 class NewListing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,16 +73,26 @@ class Store(msgspec.Struct):
 
 
 class Ledger:
-    """`kept_max` is how many entries of each log stay in memory; the write log keeps all writes."""
+    """`kept_max` is how many entries of each log stay in memory; the write log keeps all writes, the call log all calls
+    that have ended."""
 
-    def __init__(self, *, clock: Clock | None = None, kept_max: int = 100_000, write_log: WriteLog | None = None):
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        kept_max: int = 100_000,
+        write_log: JsonLines | None = None,
+        call_log: JsonLines | None = None,
+    ):
         self.clock = clock or Clock()
         self.writes: Log[Write] = Log(kept_max)
         self.calls: Log[CallEntry] = Log(kept_max)
         self.sales: Log[Sale] = Log(kept_max)
         self.era = 0
+        self.received = 0
         self._stores: dict[tuple[str, str], Store] = {}
         self._write_log = write_log
+        self._call_log = call_log
 
     def put_store(self, store: Store) -> None:
         """Replaces the store of that name, with its listings."""
@@ -118,8 +129,20 @@ class Ledger:
         known.update(added)
         return len(known)
 
-    def apply(self, change: Change) -> None:
-        """The change takes effect now. Does nothing when the listing is gone since the call was judged."""
+    def receive(self) -> int:
+        """The number of a call that is received now; the first one since the start or the last reset has 1."""
+        self.received += 1
+        return self.received
+
+    def end(self, call: CallEntry) -> None:
+        """The call, numbered with `calls.last + 1`, has ended."""
+        if self._call_log is not None:
+            self._call_log.append(call.line())
+        self.calls.append(call)
+
+    def apply(self, change: Change, call: int) -> None:
+        """The change takes effect now; `call` is the number under which its call was received. Does nothing when the
+        listing is gone since the call was judged."""
         store = self.find_store(change.channel, change.store)
         listing = store.listings.get(change.remote_variant) if store is not None else None
         if listing is None:
@@ -133,6 +156,7 @@ class Ledger:
             location=change.location,
             sku=listing.sku,
             quantity=change.quantity,
+            call=call,
         )
         if change.location == "":
             listing.stock = {"": change.quantity}
@@ -178,6 +202,7 @@ class Ledger:
     def reset(self, *, keep_stores: bool = False) -> None:
         """As at the start; with `keep_stores` the stores stay and their listings show what they showed at first."""
         self.era += 1
+        self.received = 0
         for log in (self.writes, self.calls, self.sales):
             log.clear()
         if not keep_stores:
@@ -193,10 +218,6 @@ class Ledger:
         """Whoever waits for an entry need not wait any more: the sandbox stops."""
         for log in (self.writes, self.calls, self.sales):
             log.close()
-
-    def close(self) -> None:
-        if self._write_log is not None:
-            self._write_log.close()
 
 
 def listings_by_id(new: Iterable[NewListing]) -> dict[str, Listing]:

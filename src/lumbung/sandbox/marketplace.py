@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -48,7 +48,7 @@ class Marketplace(Protocol):
         """What the marketplace answers, and what is to take effect. Reads the ledger, changes nothing, never waits.
 
         `row_faults`: what is the matter with single listings, by merchant SKU or remote variant; `condition_of` reads
-        them.
+        them. Raises ListingFailsError (`check_failing`) for the listings that the call names, once it is let in.
         """
         ...
 
@@ -67,8 +67,26 @@ class Marketplace(Protocol):
         ...
 
 
+class ListingFailsError(Exception):
+    """The marketplace breaks down over a listing: the whole call is answered 500 and nothing of it is applied.
+    `struck`: only because the fault set says so."""
+
+    def __init__(self, struck: bool):
+        super().__init__("a listing that the call names is failing")
+        self.struck = struck
+
+
+def check_failing(listings: Iterable[Listing | None], row_faults: RowFaults) -> None:
+    """Raises ListingFailsError when one of them is failing; None is a listing that is not there."""
+    for listing in listings:
+        condition, struck = condition_of(listing, row_faults)
+        if condition == "failing":
+            raise ListingFailsError(struck)
+
+
 def condition_of(listing: Listing | None, row_faults: RowFaults) -> tuple[Condition, bool]:
-    """What is the matter with a listing, and whether only the fault set says so."""
+    """What is the matter with a listing, and whether only the fault set says so. One that is failing is healthy to
+    calls that do not name it."""
     if listing is None:
         return "unknown", False
     if listing.condition:

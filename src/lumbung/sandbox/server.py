@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 from aiohttp import web
@@ -16,11 +16,12 @@ from lumbung.sandbox.errors import RefusedError, StartError, UnknownError
 from lumbung.sandbox.faults import Faults
 from lumbung.sandbox.front import BODY_BYTES_MAX, Front
 from lumbung.sandbox.gate import Gate
+from lumbung.sandbox.json_lines import JsonLines
 from lumbung.sandbox.ledger import Ledger
 from lumbung.sandbox.marketplace import Marketplace
 from lumbung.sandbox.shopee.marketplace import Shopee
+from lumbung.sandbox.store_limits import StoreLimits
 from lumbung.sandbox.traffic import Traffic
-from lumbung.sandbox.write_log import WriteLog
 
 KEPT_MAX = 100_000
 SHUTDOWN_SECONDS = 2.0
@@ -32,15 +33,18 @@ class Sandbox:
 
     url: str
 
-    def __init__(self, *, write_log: WriteLog | None = None, kept_max: int = KEPT_MAX):
-        self.ledger = Ledger(kept_max=kept_max, write_log=write_log)
+    def __init__(
+        self, *, write_log: JsonLines | None = None, call_log: JsonLines | None = None, kept_max: int = KEPT_MAX
+    ):
+        self.ledger = Ledger(kept_max=kept_max, write_log=write_log, call_log=call_log)
         marketplaces: tuple[Marketplace, ...] = (Blibli(), Bukalapak(self.ledger), Shopee(self.ledger))
         self._marketplaces = {one.channel: one for one in sorted(marketplaces, key=lambda one: one.channel)}
         self._stopping = asyncio.Event()
         self.faults = Faults(tuple(self._marketplaces))
         self.traffic = Traffic()
-        self._front = Front(self.ledger, self.faults, self.traffic, self._stopping)
-        self._control = Control(self.ledger, self.faults, self.traffic, self._front, self._marketplaces)
+        self.limits = StoreLimits(tuple(self._marketplaces))
+        self._front = Front(self.ledger, self.faults, self.limits, self.traffic, self._stopping)
+        self._control = Control(self.ledger, self.faults, self.limits, self.traffic, self._front, self._marketplaces)
 
     @classmethod
     @asynccontextmanager
@@ -50,15 +54,25 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         write_log: Path | None = None,
+        call_log: Path | None = None,
         kept_max: int = KEPT_MAX,
     ) -> AsyncIterator[Sandbox]:
         """Listens until the block ends; port 0 takes a free one. Raises StartError.
 
+        `write_log` and `call_log`: files that get a line for each write that took effect, and for each call that has
+        ended; one still in flight when the process is killed gets none.
+
         At the end, what waits (a late answer, a shut gate, a late write) is given up, and connections are closed.
         """
-        sandbox = cls(write_log=WriteLog(write_log) if write_log is not None else None, kept_max=kept_max)
+        with ExitStack() as files:
+            writes, calls = _opened(files, write_log, "write log"), _opened(files, call_log, "call log")
+            async with cls(write_log=writes, call_log=calls, kept_max=kept_max)._listening(host, port) as sandbox:
+                yield sandbox
+
+    @asynccontextmanager
+    async def _listening(self, host: str, port: int) -> AsyncIterator[Sandbox]:
         runner = web.AppRunner(
-            sandbox._app(),
+            self._app(),
             access_log=None,
             auto_decompress=False,  # signatures are over the bytes as they came
             handler_cancellation=True,  # so that a late answer is not held for a client that has left
@@ -66,12 +80,11 @@ class Sandbox:
         )
         try:
             await runner.setup()
-            sandbox.url = await _listen(runner, host, port)
-            yield sandbox
+            self.url = await _listen(runner, host, port)
+            yield self
         finally:
-            sandbox._give_up_waiting()
+            self._give_up_waiting()
             await runner.cleanup()
-            sandbox.ledger.close()
 
     def addresses(self) -> list[tuple[str, str, str]]:
         """(channel, what credentials files call it, URL) of each address that a marketplace has here."""
@@ -121,6 +134,12 @@ class Sandbox:
         for gate in self._front.gates.values():
             gate.give_up()
         self.ledger.let_go()
+
+
+def _opened(files: ExitStack, path: Path | None, what: str) -> JsonLines | None:
+    if path is None:
+        return None
+    return files.enter_context(closing(JsonLines(path, what)))
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from lumbung.sandbox.call import Call, Verdict
 from lumbung.sandbox.faults import RowFaults
 from lumbung.sandbox.ledger import Condition, Listing, Store
-from lumbung.sandbox.marketplace import condition_of
+from lumbung.sandbox.marketplace import check_failing, condition_of
 from lumbung.sandbox.shopee.shop import shop_of, split
 from lumbung.sandbox.shopee.wire import RefusalError, flat_success, success
 
@@ -103,6 +103,7 @@ def item_info(call: Call, store: Store, row_faults: RowFaults) -> Verdict:
     struck = False
     for item_id in dict.fromkeys(asked):
         variants = shop_of(store).items.of(item_id)
+        check_failing(variants, row_faults)
         struck = struck or _is_struck(variants, row_faults)
         status = _status(store, item_id, row_faults)
         if not status:
@@ -128,6 +129,7 @@ def model_list(call: Call, store: Store, row_faults: RowFaults) -> Verdict:
     if not _is_number(item_id):
         raise RefusalError("error_param", "Wrong parameters, detail: item_id.")
     variants = shop_of(store).items.of(item_id)
+    check_failing(variants, row_faults)
     struck = _is_struck(variants, row_faults)
     if not _status(store, item_id, row_faults):
         raise RefusalError("error_item_not_found", "Product not found.", struck=struck)

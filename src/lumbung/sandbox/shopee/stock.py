@@ -17,7 +17,7 @@ import msgspec
 from lumbung.sandbox.call import Call, Change, Verdict
 from lumbung.sandbox.faults import RowFaults
 from lumbung.sandbox.ledger import Listing, Store
-from lumbung.sandbox.marketplace import condition_of
+from lumbung.sandbox.marketplace import check_failing, condition_of
 from lumbung.sandbox.shopee.shop import listing_name, shop_of, split
 from lumbung.sandbox.shopee.wire import CHANNEL, RefusalError, failure, is_whole, read_body, success
 
@@ -54,6 +54,7 @@ class Written(msgspec.Struct, frozen=True):
 
 def update_stock(call: Call, store: Store, row_faults: RowFaults) -> Verdict:
     item_id, rows = _read(call)
+    check_failing((store.listings.get(listing_name(item_id, row.model_id)) for row in rows), row_faults)
     if store.holiday:
         raise RefusalError("error_holiday_mode_change_stock", "Cannot change stock when the shop is in holiday mode.")
     variants = shop_of(store).items.of(str(item_id))

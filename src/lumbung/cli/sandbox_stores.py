@@ -1,4 +1,4 @@
-"""The demonstration's stores, each as its marketplace (the sandbox) and the hub are told of it. Keys are of one run."""
+"""Stores on the sandbox, each as its marketplace and as the hub are told of it. Keys are of one run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 CALLS_PER_SECOND = "100"  # of the sandbox; a real store keeps to the marketplace's limit
+LIMITS: Mapping[str, str] = {"calls_per_second": CALLS_PER_SECOND}
 SKUS_OF_AN_ITEM = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An app key of the demonstration's merchant."""
+    """An app key of a merchant."""
 
     channel: str
     name: str
@@ -31,8 +32,9 @@ class TokenPair:
     refresh_seconds: int | None
 
 
-class DemoStore(Protocol):
-    """`code`: the account on the marketplace; `warehouses`: who serves it, each with its location there."""
+class SandboxStore(Protocol):
+    """`code`: the account on the marketplace; `warehouses`: who serves it, each with its location there; `limits`: what
+    the hub is told beside its keys."""
 
     @property
     def channel(self) -> str: ...
@@ -71,6 +73,7 @@ class BlibliStore:
     code: str
     warehouses: Mapping[str, str | None]
     channel: str = "blib"
+    limits: Mapping[str, str] = field(default_factory=lambda: LIMITS)
     _login: Mapping[str, str] = field(
         default_factory=lambda: {
             "api_client_id": f"lumbung-{secrets.token_hex(4)}",
@@ -92,8 +95,7 @@ class BlibliStore:
         return {**self._login, "listings": _listings(self, skus)}
 
     def credentials(self, sandbox_url: str) -> dict[str, str]:
-        own = {"store_code": self.code, "base_url": f"{sandbox_url}/blib/v2", "calls_per_second": CALLS_PER_SECOND}
-        return {**self._login, **own}
+        return {**self._login, "store_code": self.code, "base_url": f"{sandbox_url}/blib/v2", **self.limits}
 
     def application(self, sandbox_url: str) -> Application | None:
         return None
@@ -110,11 +112,12 @@ class ShopeeStore:
     code: str
     warehouses: Mapping[str, str | None]
     channel: str = "shpe"
+    limits: Mapping[str, str] = field(default_factory=lambda: LIMITS)
+    access_seconds: int = 4 * 3600
+    partner_id: int = 1000001
     _key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    _tokens: TokenPair = field(
-        default_factory=lambda: TokenPair(secrets.token_hex(16), secrets.token_hex(16), 4 * 3600, 30 * 86400),
-        repr=False,
-    )
+    _access: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    _refresh: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def _ids(self, sku: str) -> tuple[int, int]:
         item, variation = divmod(_number(sku) - 1, SKUS_OF_AN_ITEM)
@@ -129,23 +132,24 @@ class ShopeeStore:
 
     def sandbox_store(self, skus: Sequence[str]) -> dict[str, object]:
         return {
-            "partner_id": 1000001,
+            "partner_id": self.partner_id,
             "partner_key": self._key,
-            "access_token": self._tokens.access,
-            "refresh_token": self._tokens.refresh,
+            "access_token": self._access,
+            "refresh_token": self._refresh,
+            "access_seconds": self.access_seconds,
             "locations": [location for location in self.warehouses.values() if location is not None],
             "listings": _listings(self, skus),
         }
 
     def credentials(self, sandbox_url: str) -> dict[str, str]:
-        return {"shop_id": self.code, "calls_per_second": CALLS_PER_SECOND}
+        return {"shop_id": self.code, **self.limits}
 
     def application(self, sandbox_url: str) -> Application | None:
-        key = {"partner_id": "1000001", "partner_key": self._key, "base_url": f"{sandbox_url}/shpe"}
+        key = {"partner_id": str(self.partner_id), "partner_key": self._key, "base_url": f"{sandbox_url}/shpe"}
         return Application(self.channel, "Shopee app", key)
 
     def tokens(self) -> TokenPair | None:
-        return self._tokens
+        return TokenPair(self._access, self._refresh, self.access_seconds, 30 * 86400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +158,12 @@ class BukalapakStore:
     code: str
     warehouses: Mapping[str, str | None]
     channel: str = "bklp"
+    limits: Mapping[str, str] = field(default_factory=lambda: LIMITS)
+    access_seconds: int = 7200
+    client_id: str = "lumbung-demo"
     _secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    _tokens: TokenPair = field(
-        default_factory=lambda: TokenPair(secrets.token_hex(16), secrets.token_hex(16), 7200, None), repr=False
-    )
+    _access: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    _refresh: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def _ids(self, sku: str) -> tuple[str, str]:
         return f"p{_number(sku):03}", f"{_number(sku)}"
@@ -170,26 +176,26 @@ class BukalapakStore:
         return json.dumps({"product_id": product, "sku_id": variant})
 
     def _application(self) -> dict[str, str]:
-        return {"client_id": "lumbung-demo", "client_secret": self._secret, "user_agent": "lumbung-demo"}
+        return {"client_id": self.client_id, "client_secret": self._secret, "user_agent": "lumbung-demo"}
 
     def sandbox_store(self, skus: Sequence[str]) -> dict[str, object]:
-        tokens = {"access_token": self._tokens.access, "refresh_token": self._tokens.refresh}
+        tokens = {"access_token": self._access, "refresh_token": self._refresh, "access_seconds": self.access_seconds}
         return {**self._application(), **tokens, "listings": _listings(self, skus)}
 
     def credentials(self, sandbox_url: str) -> dict[str, str]:
-        return {"shop_id": self.code, "calls_per_second": CALLS_PER_SECOND}
+        return {"shop_id": self.code, **self.limits}
 
     def application(self, sandbox_url: str) -> Application | None:
         urls = {"base_url": f"{sandbox_url}/bklp/api", "accounts_url": f"{sandbox_url}/bklp/accounts"}
         return Application(self.channel, "Bukalapak app", {**self._application(), **urls})
 
     def tokens(self) -> TokenPair | None:
-        return self._tokens
+        return TokenPair(self._access, self._refresh, self.access_seconds, None)
 
 
 def _number(sku: str) -> int:
     return int(sku.removeprefix("sku"))
 
 
-def _listings(store: DemoStore, skus: Sequence[str]) -> list[dict[str, object]]:
+def _listings(store: SandboxStore, skus: Sequence[str]) -> list[dict[str, object]]:
     return [{"remote_variant": store.remote_of(sku), "sku": sku, "quantity": 0} for sku in skus]

@@ -1,0 +1,152 @@
+"""The world under fire, made: planned for the fault test, in the hub's database and on the sandbox."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from lumbung.cli.compose import Installation
+from lumbung.cli.sandbox_stores import BlibliStore, BukalapakStore, SandboxStore, ShopeeStore
+from lumbung.cli.seeding import add_partner, add_store
+from lumbung.db import catalogue, stores, tenants
+from lumbung.inventory.listings import Mapped, import_listings
+from lumbung.model import StockLimit, UnknownSku
+from lumbung.torture.market import Market
+from lumbung.torture.world import WAREHOUSES, Place, StorePlan, TenantPlan, World
+
+DEADLINE_SECONDS = 15  # of items: a person who waits for none of it to end must not wait long
+TOKEN_SECONDS = 12  # of an access token, when tokens are to grow old under fire
+TOKEN_SECONDS_IN_PEACE = 4 * 3600
+SEALED = "sealed"  # credentials that nobody can decrypt
+FAILING = "failing"
+UNREADABLE = "unreadable"
+NONSENSE = '{"made_by": "nobody"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """`calls_per_second`: of each store."""
+
+    tenants: int
+    skus: int
+    calls_per_second: float
+
+
+@dataclass(slots=True)
+class Made:
+    """`on_sandbox`: the stores as their marketplaces know them, by the plan's place of them (channel, code)."""
+
+    world: World
+    on_sandbox: dict[tuple[str, str], SandboxStore] = field(default_factory=dict)
+
+
+async def make(hub: Installation, market_url: str, size: Size, names: Collection[str], limits: dict[str, str]) -> Made:
+    """In the hub. `market_url`: the marketplaces as workers reach them; `names`: of what goes wrong; `limits`: of every
+    store, as its credentials file has them."""
+    made = Made(World(()))
+    plans = []
+    for number in range(1, size.tenants + 1):
+        poison = "poison" in names and number == 1
+        plans.append(await _tenant(hub, market_url, size, number, names, limits, made, poison=poison))
+    made.world = World(tuple(plans), made.world.poisoned)
+    return made
+
+
+def put(made: Made, market: Market) -> None:
+    """On the sandbox. Blocks."""
+    for tenant in made.world.tenants:
+        for plan in tenant.stores:
+            store = made.on_sandbox[plan.channel, plan.code]
+            market.put_store(plan.channel, plan.code, store.sandbox_store(tenant.skus))
+            market.limit(plan.channel, plan.code, plan.calls_per_second)
+    for (channel, code, sku), why in made.world.poisoned.items():
+        if why == FAILING:
+            market.spoil(channel, code, made.on_sandbox[channel, code].remote_of(sku), FAILING)
+
+
+async def _tenant(
+    hub: Installation,
+    market_url: str,
+    size: Size,
+    number: int,
+    names: Collection[str],
+    limits: dict[str, str],
+    made: Made,
+    *,
+    poison: bool,
+) -> TenantPlan:
+    name, partner_id = f"Toko {number}", f"TORTURE{number}"
+    skus = tuple(f"sku{n}" for n in range(1, size.skus + 1))
+    on_sandbox = _stores(number, limits, names, poison=poison)
+    sealed = {"blib": f"SEA-{number}"} if poison else {}
+    unreadable = ("blib", on_sandbox[0].code, skus[-1]) if poison else None
+    async with hub.pool.transaction() as connection:
+        tenant_id = await tenants.add_tenant(
+            connection, name=name, unknown_sku=UnknownSku.REJECT, channel_stock_limit=StockLimit.NONE
+        )
+        assert tenant_id is not None
+        await tenants.set_item_deadline(connection, tenant_id, seconds=DEADLINE_SECONDS)
+        secret = await add_partner(connection, hub.keyring, tenant_id, partner_id)
+        second = await tenants.add_warehouse(connection, tenant_id=tenant_id, name=WAREHOUSES[1])
+        assert second is not None
+        warehouses = dict(zip(WAREHOUSES, (0, second), strict=True))
+        await catalogue.put_variants(connection, tenant_id, [(sku, sku) for sku in skus])
+        plans, mapped = [], []
+        for store in on_sandbox:
+            store_id = await add_store(connection, hub.keyring, tenant_id, store, warehouses, market_url)
+            made.on_sandbox[store.channel, store.code] = store
+            plan = StorePlan(
+                store_id,
+                name,
+                store.channel,
+                store.code,
+                dict(store.warehouses),
+                size.calls_per_second,
+                SEALED if sealed.get(store.channel) == store.code else "",
+            )
+            plans.append(plan)
+            if plan.poison:
+                await stores.set_credentials(
+                    connection, tenant_id=tenant_id, store_id=store_id, credentials=secrets.token_bytes(64)
+                )
+            mapped += [_mapped(store, store_id, sku, unreadable) for sku in skus]
+        await import_listings(
+            connection,
+            tenant_id,
+            mapped,
+            remap_doubt_seconds=hub.settings.remap_doubt_seconds,
+            submitted_seconds=hub.settings.submitted_seconds_max,
+        )
+    if unreadable is not None:
+        made.world.poisoned[unreadable] = UNREADABLE
+        shopee = next(store for store in on_sandbox if store.channel == "shpe")
+        made.world.poisoned["shpe", shopee.code, skus[-2]] = FAILING
+        made.world.poisoned["blib", on_sandbox[1].code, skus[-2]] = FAILING
+    return TenantPlan(tenant_id, name, partner_id, secret, skus, tuple(plans))
+
+
+def _mapped(store: SandboxStore, store_id: int, sku: str, unreadable: Place | None) -> Mapped:
+    nonsense = (store.channel, store.code, sku) == unreadable
+    return Mapped(sku, store_id, store.channel, NONSENSE if nonsense else store.remote_variant(sku))
+
+
+def _stores(number: int, limits: dict[str, str], names: Collection[str], *, poison: bool) -> list[SandboxStore]:
+    """One warehouse and two, one number for both and one for each, one call a listing and many a call."""
+    first, second = WAREHOUSES
+    lasts = TOKEN_SECONDS if "expiring-tokens" in names else TOKEN_SECONDS_IN_PEACE
+    found: list[SandboxStore] = [
+        BlibliStore(f"Blibli {number}", f"TOA-{number}", {first: None}, limits=limits),
+        BlibliStore(f"Blibli both {number}", f"TOB-{number}", {first: None, second: None}, limits=limits),
+        BukalapakStore(
+            f"Bukalapak {number}", f"8{number:04}", {first: None},
+            limits=limits, access_seconds=lasts, client_id=f"torture-{number}",
+        ),
+        ShopeeStore(
+            f"Shopee {number}", f"9{number:04}", {first: "IDJ", second: "IDS"},
+            limits=limits, access_seconds=lasts, partner_id=1_000_000 + number,
+        ),
+    ]  # fmt: skip
+    if poison:
+        found.append(BlibliStore(f"Sealed {number}", f"SEA-{number}", {first: None}, limits=limits))
+    return found

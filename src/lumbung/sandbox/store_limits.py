@@ -1,0 +1,62 @@
+"""Limits that marketplaces have for single stores, whatever faults are armed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from lumbung.sandbox.bucket import Bucket
+
+Calls = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+Burst = Annotated[float, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """Calls a second, 0 for no limit; `burst` calls at once, when left out a second's worth and at least 1."""
+
+    calls_per_s: Calls
+    burst: Burst | None = None
+
+    @property
+    def size(self) -> float:
+        """Calls that may come at once; 0 without a limit."""
+        if not self.calls_per_s:
+            return 0.0
+        return self.burst if self.burst is not None else max(1.0, self.calls_per_s)
+
+
+class StoreLimits:
+    """A bucket a store. Only a new limit and a reset fill it again: a fault set does not, nor does a PUT of the store.
+
+    Every call is counted that says it is the store's, whatever comes of it. Times are monotonic seconds.
+    """
+
+    def __init__(self, channels: tuple[str, ...]):
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._over = dict.fromkeys(channels, 0)
+
+    @property
+    def over(self) -> Mapping[str, int]:
+        """By channel, how many calls were over the limit of their store."""
+        return self._over
+
+    def set(self, channel: str, store: str, limit: Limit, now: float) -> None:
+        """Replaces the limit of the store; the bucket is full."""
+        if limit.calls_per_s:
+            self._buckets[channel, store] = Bucket(limit.calls_per_s, now, limit.size)
+        else:
+            self._buckets.pop((channel, store), None)
+
+    def admits(self, channel: str, store: str, now: float) -> bool:
+        """Counts a call; False when it is over the limit of the store."""
+        bucket = self._buckets.get((channel, store))
+        if bucket is None or bucket.take(now):
+            return True
+        self._over[channel] += 1
+        return False
+
+    def clear(self) -> None:
+        self._buckets.clear()
+        self._over = dict.fromkeys(self._over, 0)

@@ -1,0 +1,1 @@
+"""`lumbung torture`: the hub under fire, and who watches it."""

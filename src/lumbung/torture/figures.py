@@ -1,0 +1,78 @@
+"""What was measured under fire. Times in lifetimes of a lease, so that they hold for other lifetimes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from lumbung.torture.clearness import Spans
+from lumbung.torture.evidence import Call
+from lumbung.torture.journal import Deed, Journal
+
+KILLS = ("kill", "kill-before-claim", "kill-after-claim", "kill-before-send", "kill-in-answer", "kill-before-record")
+CYCLES = (*KILLS, "kill-api", "restart", "stop-database", "outage", "freeze")
+FIRST_SECONDS = 0.05  # what a killed worker had sent may still arrive
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """`count` of something, in the unit that its name says; all 0 when there was none."""
+
+    count: int
+    median: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        known = sorted(values)
+        return cls(len(known), median(known), known[-1]) if known else cls(0, 0.0, 0.0)
+
+
+def cycles(journal: Journal) -> int:
+    """How often a process, or the database, was killed, frozen or stopped."""
+    return sum(deed.name in CYCLES for deed in journal.deeds)
+
+
+def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> Spread:
+    """From a worker's death until somebody else calls for a store that it held: of deaths with nothing else about."""
+    ordered: dict[tuple[str, str], list[Call]] = {}
+    for call in sorted(calls, key=lambda call: call.at):
+        ordered.setdefault((call.channel, call.store), []).append(call)
+    took = []
+    for deed in journal.deeds:
+        if deed.name != "kill":
+            continue
+        others = Spans((one.began_at, one.ended_at) for one in journal.deeds if one is not deed)
+        for store in deed.stores:
+            first = _first_after(ordered.get(store, []), deed.began_at + FIRST_SECONDS)
+            if first is not None and not others.touches(deed.began_at - 2 * lifetime, first.at):
+                took.append((first.at - deed.began_at) / lifetime)
+    return Spread.of(took)
+
+
+def _first_after(calls: Sequence[Call], at: float) -> Call | None:
+    place = bisect_right(calls, at, key=lambda call: call.at)
+    return calls[place] if place < len(calls) else None
+
+
+def exits(journal: Journal) -> tuple[Spread, int]:
+    """From SIGTERM to the exit, in seconds; and how many workers left something in doubt or failed."""
+    stops = [deed for deed in journal.deeds if deed.name == "restart"]
+    bad = sum(bool(deed.figures.get("exit_code")) or not deed.figures.get("in_order", True) for deed in stops)
+    return Spread.of(deed.figures["exit_seconds"] for deed in stops if "exit_seconds" in deed.figures), bad
+
+
+def tally(deeds: Iterable[Deed]) -> Mapping[str, tuple[int, int]]:
+    """By name, how often something was done, and how often it met the moment that it aimed at."""
+    found: dict[str, tuple[int, int]] = {}
+    for deed in deeds:
+        done, hit = found.get(deed.name, (0, 0))
+        found[deed.name] = (done + 1, hit + deed.hit)
+    return found
+
+
+def per_second(values: Iterable[float], begins: float, ends: float, key: Callable[[float], float] = float) -> float:
+    """How many of these moments a second, between two of them."""
+    return sum(begins <= key(value) < ends for value in values) / max(1e-9, ends - begins)

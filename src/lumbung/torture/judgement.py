@@ -1,0 +1,105 @@
+"""Everything that was found and measured, from everything that was written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumbung.torture import evidence, figures, limits, order, recovery, settled
+from lumbung.torture.clearness import Clearness, Spans
+from lumbung.torture.evidence import Call, Write
+from lumbung.torture.figures import Spread
+from lumbung.torture.findings import Audit
+from lumbung.torture.fleet import Member
+from lumbung.torture.journal import Journal
+from lumbung.torture.limits import Used
+from lumbung.torture.order import Healed
+from lumbung.torture.settled import AtRest
+from lumbung.torture.world import World
+
+WAIT_SLACK_LIFETIMES = 3.0
+USED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds: of a lease, of a call, and how long a lost one may still take effect."""
+
+    lifetime: float
+    timeout: float
+    quiesce: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    audit: Audit
+    writes: int
+    calls: int
+    unclear: int
+    healed: Healed
+    takeovers: Spread
+    exits: Spread
+    exits_bad: int
+    used: Used | None
+
+
+def judge(
+    directory: Path,
+    world: World,
+    journal: Journal,
+    members: Sequence[Member],
+    histories: Mapping[str, tuple[int, set[str]]],
+    at_rest: AtRest,
+    revoked: set[tuple[str, str]],
+    times: Times,
+) -> Judgement:
+    """`histories`: by tenant, the total and the codes that its partner read."""
+    audit = Audit()
+    logs = recovery.logs_of(members)
+    workers = [member for member in members if member.source]
+    clearness = Clearness(
+        journal.deeds,
+        recovery.lost_leases(workers, logs),
+        [worker.source for worker in workers],
+        lifetime=times.lifetime,
+        timeout=times.timeout,
+    )
+    calls = list(evidence.read(directory / "calls.jsonl", Call))
+    by_number = {call.received: call for call in calls}
+    lines = order.timelines(world, journal)
+    writes = 0
+
+    def counted() -> object:
+        nonlocal writes
+        for write in evidence.read(directory / "writes.jsonl", Write):
+            writes += 1
+            yield write
+
+    order.check_order(audit, counted(), by_number, lines, clearness)  # type: ignore[arg-type]
+    order.check_end(audit, world, lines, journal.newest(), at_rest.paused.keys())
+    order.check_in_flight(audit, calls, clearness)
+    limits.check_limits(audit, calls, clearness, lifetime=times.lifetime)
+    limits.check_lease_ends(audit, calls, journal.deeds, lifetime=times.lifetime)
+    limits.check_waits(audit, world, journal, lines, slack_seconds=WAIT_SLACK_LIFETIMES * times.lifetime)
+    for tenant in world.tenants:
+        settled.check_history(audit, journal, tenant, *histories[tenant.name])
+    settled.check_effects(audit, journal, at_rest)
+    settled.check_settled(audit, world, at_rest)
+    settled.check_poison(audit, world, at_rest, revoked=revoked)
+    recovery.check_outages(audit, journal, logs, workers, lifetime=times.lifetime)
+    recovery.check_logs(audit, logs, journal.deeds)
+    for refused in journal.refused[:5]:
+        audit.broken(1, f"a good update was refused ({len(journal.refused)} were)", refused)
+    exits, exits_bad = figures.exits(journal)
+    return Judgement(
+        audit,
+        writes,
+        len(calls),
+        sum(not clearness.is_clear(call) for call in calls),
+        order.healed(lines, Spans((deed.began_at, deed.ended_at) for deed in journal.deeds)),
+        figures.takeovers(journal, calls, times.lifetime),
+        exits,
+        exits_bad,
+        limits.used(calls, world, seconds=USED_SECONDS),
+    )

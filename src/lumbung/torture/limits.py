@@ -1,0 +1,98 @@
+"""Invariants 4 (the lease's end), 5 and 8 from what the marketplaces wrote down, and how much of a limit was used."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lumbung.torture.clearness import Clearness
+from lumbung.torture.evidence import Call
+from lumbung.torture.findings import Audit
+from lumbung.torture.journal import Deed, Journal
+from lumbung.torture.timeline import Timeline
+from lumbung.torture.world import Place, World
+
+STORE_LIMIT = "store_limit"  # what the sandbox calls a call that was one too many
+CUT_OFF = "cut-database"
+SLACK_LIFETIMES = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Of a store's limit, in its busiest window: calls that were let through, as a share of rate times seconds."""
+
+    store: str
+    seconds: float
+    share: float
+
+
+def check_limits(audit: Audit, calls: Iterable[Call], clearness: Clearness, *, lifetime: float) -> None:
+    """A call too many is excused only when somebody held calls up, or a worker, shortly before."""
+    for call in calls:
+        audit.look(5)
+        if call.fault == STORE_LIMIT and not clearness.disturbed(call.caller, call.at - lifetime, call.at):
+            audit.broken(5, f"{call.channel} {call.store}: more calls than its limit allows", str(call))
+
+
+def check_lease_ends(audit: Audit, calls: Sequence[Call], deeds: Iterable[Deed], *, lifetime: float) -> None:
+    """Who cannot reach the database cannot renew, and starts nothing when its leases have ended."""
+    ordered = sorted(calls, key=lambda call: call.at)
+    times = [call.at for call in ordered]
+    for deed in deeds:
+        if deed.name != CUT_OFF or deed.workers is None:
+            continue
+        begins = deed.began_at + (1 + SLACK_LIFETIMES) * lifetime
+        for call in ordered[bisect_left(times, begins) : bisect_right(times, deed.ended_at)]:
+            if call.caller in deed.workers:
+                audit.broken(4, f"{call.caller} calls though its leases have ended", str(call), str(deed))
+        audit.look(4)
+
+
+def check_waits(
+    audit: Audit, world: World, journal: Journal, lines: Mapping[Place, Timeline], *, slack_seconds: float
+) -> None:
+    """In the calm before the fire: from each acknowledgement to the number, or a newer one."""
+    for store in world.stores:
+        if store.poison:
+            continue
+        tenant = world.tenant_of(store)
+        most = 2 * len(tenant.skus) / store.calls_per_second + slack_seconds
+        for one in journal.acknowledged:
+            tenant_name, sku, warehouse = one.key
+            place = (store.channel, store.code, sku)
+            if tenant_name != tenant.name or warehouse not in store.warehouses or place in world.poisoned:
+                continue
+            if one.acknowledged_at + most > journal.calm_until:
+                continue
+            audit.look(8)
+            shown_at = _shown_at(lines[place], warehouse, one.n)
+            if shown_at is None or shown_at - one.acknowledged_at > most:
+                took = "never came" if shown_at is None else f"took {shown_at - one.acknowledged_at:.2f} s"
+                audit.broken(8, f"{sku} in {store.channel} {store.code}: {took}, not {most:.2f} s", str(one))
+
+
+def _shown_at(line: Timeline, warehouse: str, n: int) -> float | None:
+    """When this update, or a newer one, was shown."""
+    return next((step.write.at for step in line.steps if step.ns is not None and step.ns.get(warehouse, 0) >= n), None)
+
+
+def used(calls: Iterable[Call], world: World, *, seconds: float) -> Used | None:
+    """Of the store that used most of its limit within so many seconds: limits go by time, so that a burst at the
+    beginning of the window counts as what it is."""
+    rates = {(store.channel, store.code): store.calls_per_second for store in world.stores}
+    windows: dict[tuple[str, str], deque[float]] = {}
+    best: Used | None = None
+    for call in sorted(calls, key=lambda call: call.at):
+        place = (call.channel, call.store)
+        if place not in rates or call.fault == STORE_LIMIT:
+            continue
+        window = windows.setdefault(place, deque())
+        window.append(call.at)
+        while window[0] < call.at - seconds:
+            window.popleft()
+        share = len(window) / (rates[place] * seconds)
+        if best is None or share > best.share:
+            best = Used(f"{place[0]} {place[1]}", seconds, share)
+    return best

@@ -1,0 +1,132 @@
+"""Invariants 2, 3 and 4 from what the marketplaces wrote down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lumbung.torture.clearness import Clearness, Spans
+from lumbung.torture.evidence import Call, Write
+from lumbung.torture.findings import Audit
+from lumbung.torture.journal import Journal, Key
+from lumbung.torture.timeline import Timeline
+from lumbung.torture.world import Place, StorePlan, World, shape_of
+
+EVIDENCE_STEPS = 4
+OVERLAP_SECONDS = 0.002  # two answers of one moment are read in any order
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """How long older numbers stood, in seconds: of those that were left in peace meanwhile, and of the others."""
+
+    in_peace: tuple[float, ...]
+    disturbed: tuple[float, ...]
+
+
+def timelines(world: World, journal: Journal) -> dict[Place, Timeline]:
+    """One for each listing that can be told something."""
+    sent: dict[Key, list[tuple[int, float]]] = {}
+    for one in journal.acknowledged:
+        sent.setdefault(one.key, []).append((one.n, one.sent_at))
+    sent_at = {key: [at for _, at in sorted(found)] for key, found in sent.items()}
+    made: dict[Place, Timeline] = {}
+    for tenant in world.tenants:
+        for store in tenant.stores:
+            for sku in tenant.skus:
+                of_warehouses = {name: sent_at.get((tenant.name, sku, name), []) for name in store.warehouses}
+                made[store.channel, store.code, sku] = Timeline(shape_of(sku), store.warehouses, of_warehouses)
+    return made
+
+
+def check_order(
+    audit: Audit,
+    writes: Iterable[Write],
+    calls: Mapping[int, Call],
+    lines: Mapping[Place, Timeline],
+    clearness: Clearness,
+) -> None:
+    """Plays the writes in the order in which they took effect."""
+    for write in writes:
+        place = (write.channel, write.store, write.sku)
+        step = lines[place].apply(write)
+        audit.look(2)
+        if step.ns is None:
+            audit.broken(3, f"{_named(place)}: {write.quantity} was never accepted", *_steps(lines[place]))
+        elif step.backwards and (call := calls.get(write.call)) is not None and clearness.is_clear(call):
+            audit.broken(
+                2, f"{_named(place)}: an older number came after a newer one", *_steps(lines[place]), str(call)
+            )
+
+
+def check_end(
+    audit: Audit,
+    world: World,
+    lines: Mapping[Place, Timeline],
+    newest: Mapping[Key, int],
+    paused: Iterable[tuple[str, str]],
+) -> None:
+    """`paused`: stores (channel, code) that wait for a person."""
+    away = {*paused}
+    for tenant in world.tenants:
+        for store in tenant.stores:
+            if store.poison or (store.channel, store.code) in away:
+                continue
+            for sku in tenant.skus:
+                _check_shown(audit, world, lines, newest, (tenant.name, store, sku))
+
+
+def _check_shown(
+    audit: Audit,
+    world: World,
+    lines: Mapping[Place, Timeline],
+    newest: Mapping[Key, int],
+    of: tuple[str, StorePlan, str],
+) -> None:
+    tenant, store, sku = of
+    place = (store.channel, store.code, sku)
+    if place in world.poisoned:
+        return
+    audit.look(3)
+    accepted = {name: newest.get((tenant, sku, name), 0) for name in store.warehouses}
+    for warehouse, (shown, wanted) in lines[place].wrong_at_the_end(accepted).items():
+        audit.broken(
+            3, f"{_named(place)}: shows update {shown} of {warehouse} instead of {wanted}", *_steps(lines[place])
+        )
+
+
+def check_in_flight(audit: Audit, calls: Iterable[Call], clearness: Clearness) -> None:
+    """Of two calls about one listing that overlap, at least one's end was not known to who made the other."""
+    last: dict[tuple[str, str, str], Call] = {}
+    for call in sorted(calls, key=lambda call: call.at):
+        if not call.remote_variants or not clearness.is_clear(call):
+            continue
+        for remote in call.remote_variants:
+            place = (call.channel, call.store, remote)
+            before = last.get(place)
+            audit.look(4)
+            if before is not None and call.at < before.ended_at - OVERLAP_SECONDS:
+                audit.broken(4, f"{_named(place)}: two calls in flight at once", str(before), str(call))
+            if before is None or call.ended_at > before.ended_at:
+                last[place] = call
+
+
+def healed(lines: Mapping[Place, Timeline], deeds: Spans) -> Healed:
+    in_peace: list[float] = []
+    disturbed: list[float] = []
+    for line in lines.values():
+        for healing in line.healings:
+            if healing.healed_at is None:
+                continue  # it stands at the end: invariant 3
+            took = healing.healed_at - healing.write.at
+            (disturbed if deeds.touches(healing.write.at, healing.healed_at) else in_peace).append(took)
+    return Healed(tuple(in_peace), tuple(disturbed))
+
+
+def _steps(line: Timeline) -> tuple[str, ...]:
+    return tuple(str(step) for step in line.steps[-EVIDENCE_STEPS:])
+
+
+def _named(place: Place) -> str:
+    channel, store, sku = place
+    return f"{sku} in {channel} {store}"

@@ -1,0 +1,75 @@
+"""Invariant 10: an outage is told once down and once up, by each worker's log, /readyz and the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lumbung.torture.clearness import Lost
+from lumbung.torture.findings import Audit
+from lumbung.torture.fleet import Member, events
+from lumbung.torture.journal import Deed, Journal
+
+AWAY = "the database is away: nothing new is sent"
+BACK = "the database is back"
+LEASE_LOST = "a lease was lost"
+BUGS = ("a sender failed", "the connector failed", "the connector's answer cannot be decided upon")
+SETTLING_LIFETIMES = 2.0
+
+Events = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def logs_of(members: Iterable[Member]) -> dict[str, list[dict[str, Any]]]:
+    """What each process has logged, by its name."""
+    return {member.name: events(member.process.log_path) for member in members}
+
+
+def lost_leases(members: Iterable[Member], logs: Events) -> list[Lost]:
+    return [
+        Lost(member.source, _at(event))
+        for member in members
+        if member.source
+        for event in logs[member.name]
+        if event.get("event") == LEASE_LOST and _at(event)
+    ]
+
+
+def check_outages(audit: Audit, journal: Journal, logs: Events, workers: Iterable[Member], *, lifetime: float) -> None:
+    names = [worker.name for worker in workers]
+    for deed in journal.deeds:
+        if deed.name != "outage":
+            continue
+        audit.look(10)
+        if not deed.figures.get("told"):
+            audit.broken(10, "/readyz or the metrics do not tell that the database is away", str(deed))
+        if not deed.figures.get("back"):
+            audit.broken(10, "not everything goes on after the database is back", str(deed))
+        for name in names:
+            told = Counter(
+                event.get("event")
+                for event in logs[name]
+                if deed.began_at <= _at(event) <= deed.ended_at + SETTLING_LIFETIMES * lifetime
+            )
+            if (told[AWAY], told[BACK]) != (1, 1):
+                audit.broken(
+                    10, f"{name} logs the outage {told[AWAY]} times, and its end {told[BACK]} times", str(deed)
+                )
+
+
+def check_logs(audit: Audit, logs: Events, deeds: Sequence[Deed]) -> None:
+    """Nothing of what was done may be a bug's doing: tracebacks and unreadable lines are shown."""
+    for name, found in logs.items():
+        bad = [event for event in found if event.get("event") in BUGS or event.get("level") == "unreadable"]
+        audit.look(6, len(found))
+        if bad:
+            audit.broken(6, f"{name} logged {len(bad)} failures of its own", *(str(event)[:2000] for event in bad[:2]))
+
+
+def _at(event: Mapping[str, Any]) -> float:
+    """Unix seconds; 0 when it does not say."""
+    try:
+        return datetime.fromisoformat(str(event["timestamp"])).timestamp()
+    except (KeyError, ValueError):
+        return 0.0

@@ -1,0 +1,95 @@
+"""What a run tells people, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lumbung.torture import figures
+from lumbung.torture.figures import Spread
+from lumbung.torture.findings import INVARIANTS, Audit
+from lumbung.torture.journal import Journal
+from lumbung.torture.judgement import Judgement, Times
+
+FINDINGS_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The command, the machine and the day; `restless`: what was still to happen at the end."""
+
+    command: str
+    machine: str
+    day: str
+    restless: str
+
+
+def text(about: About, journal: Journal, judgement: Judgement, times: Times) -> str:
+    return "\n".join(_lines(about, journal, judgement, times)) + "\n"
+
+
+def _lines(about: About, journal: Journal, judgement: Judgement, times: Times) -> Iterator[str]:
+    yield "# Under fire"
+    yield ""
+    yield f"`{about.command}`, {about.day}, {about.machine}."
+    yield f"A lease lives {times.lifetime:g} s, a call {times.timeout:g} s, a lost call {times.quiesce:g} s."
+    yield ""
+    yield from _table(("invariant", "looked at", "broken"), _invariants(judgement.audit))
+    yield ""
+    yield from _table(("measured", ""), _measured(journal, judgement, times))
+    yield ""
+    yield from _table(("what was done", "times", "hit its moment"), _deeds(journal))
+    if about.restless:
+        yield ""
+        yield f"**It does not come to rest**: {about.restless}"
+    for number, finding in enumerate(judgement.audit.findings[:FINDINGS_MAX], 1):
+        yield ""
+        yield f"## {number}. Invariant {finding.invariant}: {finding.message}"
+        yield ""
+        yield from (f"- `{line}`" for line in finding.evidence)
+    if (left := len(judgement.audit.findings) - FINDINGS_MAX) > 0:
+        yield ""
+        yield f"... and {left} more findings."
+
+
+def _invariants(audit: Audit) -> Iterator[Sequence[object]]:
+    for number, sentence in INVARIANTS.items():
+        broken = sum(finding.invariant == number for finding in audit.findings)
+        yield f"{number}. {sentence}", audit.looked_at.get(number, 0), broken or "no"
+
+
+def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[Sequence[object]]:
+    lost = sum(finding.invariant == 1 for finding in judgement.audit.findings)
+    seconds = journal.fire_until - journal.calm_until
+    yield "updates acknowledged", len(journal.acknowledged)
+    yield "numbers that marketplaces applied", judgement.writes
+    yield "calls, of these with an outcome that nobody could know", f"{judgement.calls}, {judgement.unclear}"
+    yield "seconds of fire", f"{seconds:.0f}"
+    yield "kill and stop cycles; acknowledged updates lost", f"{figures.cycles(journal)}; {lost}"
+    yield "a killed worker's stores are served again, lifetimes", _spread(judgement.takeovers)
+    yield (
+        "SIGTERM to exit, seconds; workers that left something behind",
+        (f"{_spread(judgement.exits)}; {judgement.exits_bad}"),
+    )
+    bound = times.quiesce + 2 * times.lifetime
+    yield f"older numbers healed in peace, seconds (promised: {bound:g})", _spread(Spread.of(judgement.healed.in_peace))
+    yield "older numbers healed while more went wrong, seconds", _spread(Spread.of(judgement.healed.disturbed))
+    if judgement.used is not None:
+        used = judgement.used
+        yield f"most of a store's limit that was used in {used.seconds:g} s", f"{100 * used.share:.1f}% ({used.store})"
+
+
+def _deeds(journal: Journal) -> Iterator[Sequence[object]]:
+    for name, (done, hit) in sorted(figures.tally(journal.deeds).items()):
+        yield name, done, hit
+
+
+def _spread(spread: Spread) -> str:
+    return f"median {spread.median:.2f}, most {spread.most:.2f} (of {spread.count})" if spread.count else "none"
+
+
+def _table(headings: Sequence[str], rows: Iterator[Sequence[object]]) -> Iterator[str]:
+    yield "| " + " | ".join(headings) + " |"
+    yield "|" + "---|" * len(headings)
+    for row in rows:
+        yield "| " + " | ".join(str(value) for value in row) + " |"

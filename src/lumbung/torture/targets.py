@@ -1,0 +1,123 @@
+"""What the nemesis works on, and how it looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from lumbung.db import audit
+from lumbung.db.pool import Pool
+from lumbung.errors import LumbungError
+from lumbung.torture.fleet import Fleet, Member
+from lumbung.torture.journal import Journal
+from lumbung.torture.market import Market
+from lumbung.torture.world import World
+
+LOOK_SECONDS = 0.005
+
+
+class Server(Protocol):
+    """An embedded PostgreSQL; both may block."""
+
+    @property
+    def postmaster_pid(self) -> int | None: ...
+
+    def revive(self, *, timeout_seconds: float = 10) -> None: ...
+
+
+@dataclass(slots=True)
+class Targets:
+    """`lifetime`: of a lease, `quiesce`: of every store, `timeout`: of a call; seconds. `pool`: a way to the database
+    of our own. `clock_file`: where the database's clock is set, if it can be. `revoked`: stores (channel, code) whose
+    authorisation is dead."""
+
+    fleet: Fleet
+    world: World
+    market: Market
+    journal: Journal
+    pool: Pool
+    server: Server
+    dice: random.Random
+    lifetime: float
+    quiesce: float
+    timeout: float
+    outage_seconds: float
+    clock_file: Path | None = None
+    revoked: set[tuple[str, str]] = field(default_factory=set)
+
+    def a_worker(self) -> Member:
+        return self.dice.choice(self.fleet.workers)
+
+    def an_api(self) -> Member:
+        return self.dice.choice(self.fleet.apis)
+
+    async def lifetimes(self, least: float, most: float) -> None:
+        """Let so many go by."""
+        await asyncio.sleep(self.lifetime * self.dice.uniform(least, most))
+
+    async def held_by(self, worker: Member) -> set[tuple[str, str]]:
+        try:
+            async with self.pool.connection() as connection:
+                return await audit.held_by(connection, name_of(worker))
+        except LumbungError:
+            return set()
+
+    async def stop_database(self) -> None:
+        """As `pg_ctl stop -m immediate`: no checkpoint, nothing is told to anybody."""
+        pid = self.server.postmaster_pid
+        if pid is not None:
+            os.kill(pid, signal.SIGQUIT)
+
+    async def start_database(self) -> None:
+        await asyncio.to_thread(self.server.revive, timeout_seconds=60)
+
+    async def until(self, seen: Callable[[], object], lifetimes: float = 3.0) -> bool:
+        """Look every few milliseconds; whether it was seen in time. `seen` may be a coroutine function."""
+        ends = asyncio.get_running_loop().time() + lifetimes * self.lifetime
+        while asyncio.get_running_loop().time() < ends:
+            found = seen()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return True
+            await asyncio.sleep(LOOK_SECONDS)
+        return False
+
+
+def name_of(worker: Member) -> str:
+    """As the process calls itself in the database."""
+    return f"{socket.gethostname()}:{worker.process.pid}"
+
+
+def ready(api: Member) -> int:
+    """The status of /readyz; 0 when nobody answers. Blocks."""
+    return _get(api.url, "/readyz")[0]
+
+
+def metric(worker: Member, name: str) -> float | None:
+    """A worker's gauge of that name without labels; None when nobody answers. Blocks."""
+    status, text = _get(worker.url, "/metrics")
+    for line in text.splitlines() if status == 200 else ():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return None
+
+
+def _get(url: str, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()

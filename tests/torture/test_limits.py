@@ -1,0 +1,70 @@
+"""Limits, leases and waits, as the marketplaces see them."""
+
+from __future__ import annotations
+
+from lumbung.torture import limits, order
+from lumbung.torture.evidence import Call
+from lumbung.torture.findings import Audit
+from lumbung.torture.journal import Deed
+from tests.torture.scene import LIFETIME, OTHER, WORKER, WORLD, acknowledged, call, clearness, journal, write
+
+
+def invariants(audit: Audit) -> list[int]:
+    return [finding.invariant for finding in audit.findings]
+
+
+def test_a_call_too_many_is_told() -> None:
+    audit = Audit()
+    limits.check_limits(audit, [call(1), call(2, status=429, fault="store_limit")], clearness(), lifetime=LIFETIME)
+    assert (invariants(audit), audit.looked_at[5]) == ([5], 2)
+
+
+def test_a_call_too_many_right_after_calls_were_held_up_is_not() -> None:
+    held = Deed("cut-marketplaces", 40.0, 47.0, workers=frozenset({WORKER}))
+    audit = Audit()
+    limits.check_limits(audit, [call(1, 49.5, fault="store_limit")], clearness(held), lifetime=LIFETIME)
+    assert invariants(audit) == []
+
+
+def test_a_worker_that_calls_long_after_it_was_cut_off_from_the_database_is_told() -> None:
+    cut = Deed("cut-database", 40.0, 45.0, workers=frozenset({WORKER}))
+    calls = [call(1, 41.9), call(2, 44.0, caller=OTHER), call(3, 44.5), call(4, 46.0)]
+    audit = Audit()
+    limits.check_lease_ends(audit, calls, [cut], lifetime=LIFETIME)
+    assert invariants(audit) == [4]
+    assert "received=3" in audit.findings[0].evidence[0]
+
+
+def waits(shown_at: float | None) -> Audit:
+    """Update 1 is acknowledged at 1.1 s; ten calls a second and three listings allow 0.6 s, and 1 s of slack."""
+    told = journal(acknowledged(1), calm_until=20.0)
+    lines = order.timelines(WORLD, told)
+    writes = [] if shown_at is None else [write(1, 1, at=shown_at), write(2, 1, at=1.2, store="TOB-1")]
+    order.check_order(Audit(), writes, {}, lines, clearness())
+    audit = Audit()
+    limits.check_waits(audit, WORLD, told, lines, slack_seconds=1.0)
+    return audit
+
+
+def test_an_update_that_is_shown_in_time_has_not_waited_too_long() -> None:
+    assert (invariants(waits(2.6)), waits(2.6).looked_at) == ([], {8: 2})
+
+
+def test_an_update_that_is_shown_late_or_never_has() -> None:
+    assert invariants(waits(2.8)) == [8]
+    assert invariants(waits(None)) == [8, 8]
+
+
+def test_what_is_acknowledged_when_the_fire_is_about_to_begin_is_not_judged() -> None:
+    told = journal(acknowledged(1), calm_until=2.0)
+    audit = Audit()
+    limits.check_waits(audit, WORLD, told, order.timelines(WORLD, told), slack_seconds=1.0)
+    assert (audit.findings, audit.looked_at) == ([], {})
+
+
+def test_the_use_of_a_limit_is_that_of_the_busiest_window() -> None:
+    calls: list[Call] = [call(n, 10.0 + n / 5) for n in range(50)]  # 5 a second of 10
+    calls += [call(100 + n, 30.0 + n / 10, fault="store_limit" if n % 2 else "") for n in range(20)]
+    used = limits.used(calls, WORLD, seconds=5.0)
+    assert used is not None
+    assert (used.store, used.share) == ("blib TOA-1", 26 / 50)

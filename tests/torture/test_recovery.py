@@ -1,0 +1,82 @@
+"""An outage is told once down and once up."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumbung.torture import recovery
+from lumbung.torture.findings import Audit
+from lumbung.torture.fleet import events
+from lumbung.torture.journal import Deed
+from tests.torture.scene import LIFETIME, journal
+
+
+class Member:
+    """As much of a worker as the auditor asks of it."""
+
+    name, source = "worker-1", "127.0.1.1"
+
+
+def logged(event: str, at: float, **more: Any) -> dict[str, Any]:
+    return {"event": event, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), **more}
+
+
+def outage(**figures: float) -> Deed:
+    return Deed("outage", 100.0, 110.0, figures={"told": 1.0, "back": 1.0} | figures)
+
+
+def audited(deed: Deed, *lines: dict[str, Any]) -> list[int]:
+    audit = Audit()
+    worker: Any = Member
+    recovery.check_outages(audit, journal(deeds=(deed,)), {"worker-1": lines}, [worker], lifetime=LIFETIME)
+    assert audit.looked_at == {10: 1}
+    return [finding.invariant for finding in audit.findings]
+
+
+def test_an_outage_that_is_told_once_down_and_once_up_breaks_nothing() -> None:
+    assert audited(outage(), logged(recovery.AWAY, 101.0), logged(recovery.BACK, 112.0)) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [logged(recovery.AWAY, 101.0)],
+        [logged(recovery.AWAY, 101.0), logged(recovery.AWAY, 102.0), logged(recovery.BACK, 112.0)],
+        [logged(recovery.AWAY, 101.0), logged(recovery.BACK, 150.0)],
+    ],
+    ids=["silent", "never back", "twice", "too late"],
+)
+def test_one_that_is_told_otherwise_does(lines: list[dict[str, Any]]) -> None:
+    assert audited(outage(), *lines) == [10]
+
+
+def test_readiness_and_metrics_must_tell_too() -> None:
+    lines = logged(recovery.AWAY, 101.0), logged(recovery.BACK, 111.0)
+    assert audited(outage(told=0.0), *lines) == [10]
+    assert audited(outage(back=0.0), *lines) == [10]
+
+
+def test_leases_that_were_lost_are_found_in_the_log() -> None:
+    worker: Any = Member
+    [lost] = recovery.lost_leases([worker], {"worker-1": [logged(recovery.LEASE_LOST, 105.0), logged("other", 106.0)]})
+    assert (lost.source, lost.at) == ("127.0.1.1", 105.0)
+
+
+def test_a_failure_of_the_hubs_own_is_told() -> None:
+    audit = Audit()
+    recovery.check_logs(audit, {"api-1": [logged("ready", 1.0)], "worker-1": [logged("a sender failed", 2.0)]}, ())
+    assert [finding.message for finding in audit.findings] == ["worker-1 logged 1 failures of its own"]
+
+
+def test_a_line_that_is_no_json_is_a_failure_of_the_hubs_own(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_text(json.dumps(logged("ready", 1.0)) + "\nTraceback (most recent call last):\n")
+    found = events(log)
+    assert [event.get("level") for event in found] == [None, "unreadable"]
+    assert events(tmp_path / "none.log") == []
