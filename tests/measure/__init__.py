@@ -1,1 +1,1 @@
-"""Measurements: programs that print tables. Not collected as tests."""
+"""Measurements: programs that print tables. Tests run them in small, and never look at a time."""

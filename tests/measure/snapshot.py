@@ -170,7 +170,7 @@ class Show:
 
     def headings(self) -> None:
         names = "".join(f"{name + ': dead, MB, HOT':>30}" for name in SHOWN)
-        self._console.print(f"{'s':>5}  {'':8}{'accepted/s':>11}{'recorded/s':>11}{names}", soft_wrap=True)
+        self._console.print(f"{'s':>5}  {'':8}{'accepted/s':>11}{'recorded/s':>11}{names}")
 
     def window(self, first: Reading, last: Reading) -> None:
         pace = Pace.between(first, last)
@@ -198,7 +198,7 @@ async def held_snapshot(url: str) -> AsyncIterator[None]:
 
 
 async def measure(arguments: argparse.Namespace) -> None:
-    console = Console()
+    console = Console(soft_wrap=True)
     async with open_hub() as hub:
         sandbox = await hub.start_sandbox()
         skus = max(SENDERS, arguments.listings // (MERCHANTS * STORES))
@@ -216,7 +216,7 @@ async def measure(arguments: argparse.Namespace) -> None:
             await asyncio.to_thread(load.stop)
         console.print(table_of(readings[0][0], readings[1][-1]))
         console.print(f"{load.refused:,} updates were refused")
-        console.print(verdict(*readings), soft_wrap=True)
+        console.print(verdict(*readings))
 
 
 async def _run(

@@ -6,19 +6,102 @@ import re
 
 import pytest
 
+from lumbung.sandbox.entries import Write
 from tests.measure import fairness, snapshot, worker
-from tests.measure.merchant import Merchant, Sent, remote_of
+from tests.measure.merchant import Merchant, Sent
 from tests.world import World
 
 
-async def test_fairness_counts_each_update_once_for_each_store_of_its_merchant(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--listings", "300", "--rounds", "1", "--seconds", "1", "--updates-per-second", "20"]
+async def test_fairness_counts_each_update_once_for_each_store_of_its_merchant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["--listings", "300", "--rounds", "2", "--seconds", "1", "--updates-per-second", "20"]
 
     await fairness.measure(fairness.parser().parse_args(asked))
 
     printed = capsys.readouterr().out
     assert "300 listings are due in one store; 10 others" in printed
-    [row] = [line for line in printed.splitlines() if line.startswith("│")]
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert [cells[0], cells[1], cells[4]] == ["1", "40", "40"]
-    assert int(re.findall(r"(\d+) listings of the big store are still due", printed)[0]) < 300
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if line[:1] == "│"]
+    assert [(row[0], row[1], row[4]) for row in rows] == [("1", "40", "40"), ("2", "40", "40")]
+    [left] = re.findall(r"(\d+) listings of the big store are still due", printed)
+    assert 0 < int(left) <= 300
+    assert "median of 2 rounds" in printed
+
+
+async def test_the_snapshot_is_held_while_the_load_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--listings", "24", "--seconds", "2", "--before", "1", "--after", "1", "--warm", "1", "--window", "1"]
+
+    await snapshot.measure(snapshot.parser().parse_args(asked))
+
+    printed = capsys.readouterr().out
+    assert "24 listings in 6 stores" in printed
+    assert re.findall(r"^ *\d+  (\w+) ", printed, re.MULTILINE) == ["warm", "before", "held", "held", "after"]
+    assert "0 updates were refused" in printed
+    assert "throughput with a snapshot held open for 2 s" in printed
+
+
+async def test_memory_is_measured_without_answers_and_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    await worker.measure(worker.parser().parse_args(["due", "--listings", "300", "--seconds", "1"]))
+
+    printed = capsys.readouterr().out
+    assert "300 due listings, 1 s without an answer" in printed
+    assert len(re.findall(r"^  \d+ writes/s: \d+ MB$", printed, re.MULTILINE)) == 4
+    assert "300 due listings, 1 s with answers" in printed
+    assert "worker memory with 300 due listings" in printed
+
+
+def test_an_update_has_arrived_with_the_first_write_of_it_or_a_newer_one() -> None:
+    merchant = _merchant()
+    updates = [Sent(merchant, "sku1", 1, at=100.0), Sent(merchant, "sku1", 2, at=100.25)]
+    writes = [_write(1, at=100.5, quantity=2), _write(2, at=101.0, quantity=2)]
+
+    assert fairness.latencies(updates, writes) == [500.0, 250.0]
+
+
+def test_latencies_are_not_known_before_every_update_has_arrived() -> None:
+    merchant = _merchant()
+    updates = [Sent(merchant, "sku1", 1, at=100.0), Sent(merchant, "sku1", 2, at=100.25)]
+
+    assert fairness.latencies(updates, [_write(1, at=100.5, quantity=1)]) == []
+
+
+def test_each_half_of_a_round_comes_first_as_often_as_the_other() -> None:
+    assert [fairness.order_of(number) for number in range(4)] == [
+        (False, True),
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_the_worse_of_accepting_and_delivering_is_judged_over_the_end_of_the_time() -> None:
+    before = [_reading(0, 0, 0), _reading(100, 10_000, 20_000)]
+    held = [before[-1], _reading(300, 30_000, 60_000), _reading(400, 39_000, 76_000), _reading(420, 40_800, 78_400)]
+
+    told = snapshot.verdict(before, held, held[-1:])
+
+    assert "before: 100 accepted/s, 200 recorded/s" in told
+    assert "the last 120 s with the snapshot: 90 accepted/s (0.90), 153 recorded/s (0.77); worst window 0.60" in told
+    assert "for 320 s: 0.77 of before; FAILED (0.85), aim of 0.95 missed" in told
+
+
+def _merchant() -> Merchant:
+    return Merchant(World.__new__(World), "PARTNER1", "secret", ("TOP-1",), ("sku1",))
+
+
+def _write(n: int, *, at: float, quantity: int) -> Write:
+    return Write(
+        n=n,
+        at=at,
+        channel="blib",
+        store="TOP-1",
+        remote_variant="TOP-1-sku1",
+        location="",
+        sku="TOP-1-sku1",
+        quantity=quantity,
+        call=n,
+    )
+
+
+def _reading(at: float, accepted: int, recorded: int) -> snapshot.Reading:
+    return snapshot.Reading(at, accepted, recorded, {})

@@ -68,6 +68,7 @@ async def fill(pool: Pool, keyring: Keyring, *, stores: int, listings: int, due:
         rows = [(store_id, sealed(keyring, store_id, port)) for store_id in range(1, stores + 1)]
         await connection.executemany("UPDATE store SET credentials = $2 WHERE id = $1", rows)
         await connection.execute("VACUUM ANALYZE", timeout=600)
+        await connection.execute("CHECKPOINT", timeout=600)
 
 
 def sealed(keyring: Keyring, store_id: int, port: int) -> bytes:
@@ -119,7 +120,7 @@ async def idle_cpu(pool: Pool, url: str, pid: int, arguments: argparse.Namespace
 
 async def due_memory(hub: Hub, pid: int, arguments: argparse.Namespace, port: int) -> None:
     """The most memory that the worker had while so many listings were due, and whether it grows with what is sent."""
-    console = Console()
+    console = Console(soft_wrap=True)
     process = psutil.Process(pid)
     async with hub.pool.connection() as connection:
         began = perf_counter()

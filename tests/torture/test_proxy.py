@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
+import uvloop
 
 from lumbung.torture.end import NO_LINGER
 from lumbung.torture.fault import PASS, Direction, Fault, Mode
@@ -632,28 +633,45 @@ async def test_the_end_of_the_fault_for_all_leaves_a_sources_own_and_heal_ends_b
     assert await server.get(4) == b"held"
 
 
-async def test_a_fault_with_a_marker_strikes_the_connection_that_carried_it_after_it_went_through(
-    scene: Scene,
-) -> None:
-    scene.proxy.set(Fault(mode=Mode.HOLD, direction=ANSWERS).after(b"COMMIT;"))
+async def test_a_fault_that_awaits_a_word_begins_with_the_request_that_has_it(scene: Scene) -> None:
+    scene.proxy.set_when_asked(b"COMMIT;", Fault(mode=Mode.HOLD, direction=ANSWERS))
     client, server = await scene.pair()
     other = await scene.pair(B)
     client.send(b"BEGIN;")
     assert await server.get(6) == b"BEGIN;"
     server.send(b"begun")
     assert await client.get(5) == b"begun"
-    await scene.arrive(client, b"xCOM")
-    assert not scene.proxy.has_begun()
-    await scene.arrive(client, b"MIT;x")
-    assert scene.proxy.has_begun()
-    assert (scene.proxy.has_begun(A), scene.proxy.has_begun(B)) == (True, False)
+    triggered = [scene.proxy.triggered]
+    client.send(b"xCOMMIT;x")
     assert await server.get(9) == b"xCOMMIT;x"
+    triggered.append(scene.proxy.triggered)
+    assert triggered == [False, True]
     await scene.answer(server, b"done")
-    await scene.rounds(other)
-    assert heard(client) == b""
+    other[0].send(b"ask")
+    assert await other[1].get(3) == b"ask"
+    await scene.answer(other[1], b"told", B)
+    assert (heard(client), heard(other[0])) == (b"", b"")
     scene.proxy.clear()
-    assert not scene.proxy.has_begun()
     assert await client.get(4) == b"done"
+    assert await other[0].get(4) == b"told"
+
+
+async def test_an_awaited_request_is_itself_caught_by_a_fault_of_requests(scene: Scene) -> None:
+    scene.proxy.set_when_asked(b"COMMIT;", Fault(mode=Mode.HOLD, direction=REQUESTS))
+    client, server = await scene.pair()
+    await scene.arrive(client, b"COMMIT;")
+    assert heard(server) == b""
+    scene.proxy.clear()
+    assert await server.get(7) == b"COMMIT;"
+
+
+async def test_a_fault_whose_request_never_came_does_not_begin_after_it_was_cleared(scene: Scene) -> None:
+    scene.proxy.set_when_asked(b"COMMIT;", HOLD)
+    scene.proxy.clear()
+    client, server = await scene.pair()
+    client.send(b"COMMIT;")
+    assert await server.get(7) == b"COMMIT;"
+    assert not scene.proxy.triggered
 
 
 @pytest.mark.parametrize(
@@ -678,17 +696,17 @@ def test_a_fault_with_figures_of_another_mode_is_refused(wrong: dict[str, object
 
 async def test_waiting_for_bytes_ends_when_they_are_held_and_returns_how_many_came(scene: Scene) -> None:
     client, _ = await scene.pair()
-    scene.proxy.set(HOLD)
+    scene.proxy.set(HOLD, A)
     waiting = asyncio.create_task(scene.proxy.moved(A, REQUESTS))
-    await scene.rounds_of_the_loop() if hasattr(scene, "rounds_of_the_loop") else await asyncio.sleep(0)
+    await scene.rounds(await scene.pair(B))
     client.send(b"12345")
     assert await waiting == 5
     assert await scene.proxy.moved(A, REQUESTS, after=4) == 5
 
 
 async def test_who_waits_when_the_proxy_is_closed_is_told(scene: Scene) -> None:
-    waiting = asyncio.create_task(scene.proxy.moved(None, ANSWERS))
-    await asyncio.sleep(0)
+    waiting = asyncio.create_task(scene.proxy.moved(A, ANSWERS))
+    await scene.rounds(await scene.pair(B))
     await scene.proxy.close()
     with pytest.raises(ConnectionAbortedError):
         await waiting
@@ -729,6 +747,31 @@ def _open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.parametrize(
+    "story",
+    [
+        test_a_client_that_says_no_more_still_hears_the_answer,
+        test_held_requests_arrive_late_and_in_order,
+        test_a_request_of_a_client_that_is_gone_arrives_late,
+        test_a_server_does_not_hear_of_a_client_that_left_in_a_black_hole_until_it_ends,
+        test_half_open_tells_the_server_of_an_end_and_the_client_of_nothing,
+        test_a_refusal_resets_new_connections_and_leaves_those_that_are_there_alone,
+    ],
+)
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_it_is_the_same_on_uvloop_which_the_command_uses(
+    story: Callable[..., Awaitable[None]], kind: str, tmp_path: Path
+) -> None:
+    more = (Wire.reset,) if story is test_a_request_of_a_client_that_is_gone_arrives_late else ()
+
+    async def play() -> None:
+        async with playing(tmp_path / "socket" if kind == "unix" else None) as scene:
+            await story(scene, *more)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(play())
+
+
 async def test_postgresql_is_reached_through_its_unix_socket_and_a_commit_is_caught_before_its_answer(
     database_url: str,
 ) -> None:
@@ -742,9 +785,9 @@ async def test_postgresql_is_reached_through_its_unix_socket_and_a_commit_is_cau
         direct = await asyncpg.connect(database_url)
         through = await asyncpg.connect(database, ssl=False)
         await direct.execute("CREATE TABLE fire (n int)")
-        proxy.set(Fault(mode=Mode.HOLD, direction=ANSWERS).after(b"COMMIT;"))
+        proxy.set_when_asked(b"COMMIT;", Fault(mode=Mode.HOLD, direction=ANSWERS))
         writing = asyncio.create_task(_insert(through))
-        await proxy.until(lambda _: proxy.has_begun())
+        await proxy.until(lambda _: proxy.triggered)
         answered = proxy.counts().answer_bytes
         await proxy.moved(None, ANSWERS, after=answered)
         assert await direct.fetchval("SELECT n FROM fire") == 7

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from lumbung.db.audit import Effect, Unsettled
 from lumbung.torture import settled
+from lumbung.torture.evidence import Call
 from lumbung.torture.findings import Audit
+from lumbung.torture.journal import Deed, Mended
 from lumbung.torture.settled import AtRest
 from lumbung.torture.world import World
-from tests.torture.scene import STORE, TENANT, WORLD, acknowledged, journal
+from tests.torture.scene import STORE, TENANT, WORLD, acknowledged, clearness, journal
 
 QUIET = AtRest((), {}, {}, 0, 0, {})
 PLACE = ("blib", "TOA-1", "sku1")
@@ -77,13 +79,13 @@ def test_what_is_poisoned_need_not() -> None:
     world = World((TENANT,), {PLACE: "failing", ("blib", "TOA-1", "sku2"): "unreadable"})
     found = AtRest((STUCK,), {("blib", "TOA-1", "sku2"): "unreadable"}, {}, 0, 0, {})
     settled.check_settled(audit, world, found)
-    settled.check_poison(audit, world, found, revoked=set())
+    settled.check_poison(audit, world, found)
     assert (invariants(audit), audit.looked_at[9]) == ([], 2)
 
 
 def test_poison_that_is_taken_for_delivered_is_told() -> None:
     audit = Audit()
-    settled.check_poison(audit, World((TENANT,), {PLACE: "failing"}), QUIET, revoked=set())
+    settled.check_poison(audit, World((TENANT,), {PLACE: "failing"}), QUIET)
     assert invariants(audit) == [9]
 
 
@@ -97,12 +99,30 @@ def test_a_store_that_cannot_be_served_must_be_paused_with_a_reason_and_no_other
         (WORLD, {}, []),
     ):
         audit = Audit()
-        settled.check_poison(audit, world, replace(QUIET, paused=paused), revoked=set())
+        settled.check_poison(audit, world, replace(QUIET, paused=paused))
         assert invariants(audit) == broken
 
 
-def test_a_store_whose_authorisation_was_withdrawn_must_be_paused() -> None:
-    for paused, broken in (({}, [9]), ({("blib", "TOA-1"): "log in again"}, [])):
-        audit = Audit()
-        settled.check_poison(audit, WORLD, replace(QUIET, paused=paused), revoked={("blib", "TOA-1")})
-        assert invariants(audit) == broken
+SHOP = ("shpe", "90001")
+TRADE = Call(50.0, *SHOP, "127.0.1.1", 1, (), "/shpe/api/v2/auth/access_token/get", 200, 5.0, "")
+WITHDRAWN = Deed("dead-token", 40.0, 40.1, clear=True, stores=frozenset({SHOP}))
+
+
+def mended(*deeds: Deed, calls: tuple[Call, ...] = (), dead: bool = True) -> list[int]:
+    told = journal(deeds=deeds)
+    told.mended += [Mended(SHOP, 55.0, "Invalid refresh_token")] if dead else []
+    audit = Audit()
+    settled.check_mended(audit, told, calls, clearness(*deeds))
+    return invariants(audit)
+
+
+def test_a_store_whose_seller_withdrew_the_authorisation_must_be_paused() -> None:
+    assert mended(WITHDRAWN) == []
+    assert mended(WITHDRAWN, dead=False) == [9]
+
+
+def test_a_store_that_lost_its_authorisation_must_have_lost_the_answer_to_a_trade() -> None:
+    killed = Deed("kill", 51.0, 54.0, workers=frozenset({"127.0.1.1"}))
+    assert mended(calls=(TRADE,)) == [9]
+    assert mended(killed, calls=(TRADE,)) == []
+    assert mended(killed) == [9]

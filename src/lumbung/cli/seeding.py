@@ -50,7 +50,7 @@ async def add_store(
     assert store_id is not None
     blob = keyring.encrypt(json.dumps(store.credentials(sandbox_url)).encode(), purpose_of_store(store_id))
     await stores.set_credentials(connection, tenant_id=tenant_id, store_id=store_id, credentials=blob)
-    await _put_tokens(connection, keyring, tenant_id, store_id, store.tokens())
+    await put_tokens(connection, keyring, tenant_id, store_id, store.tokens())
     for name, location in store.warehouses.items():
         await stores.link(
             connection, tenant_id=tenant_id, store_id=store_id, warehouse_id=warehouses[name], location=location
@@ -75,9 +75,10 @@ async def _add_application(
     return application_id
 
 
-async def _put_tokens(
+async def put_tokens(
     connection: Connection, keyring: Keyring, tenant_id: int, store_id: int, pair: TokenPair | None
 ) -> None:
+    """What the merchant has just got by agreeing, if it got something."""
     if pair is None:
         return
     now = SystemClock().now()

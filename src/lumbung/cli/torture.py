@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ DATABASE = "lumbung_torture"
 REST_SECONDS = 120.0
 CALM_SHARE, CALM_SECONDS_MAX = 0.2, 20.0
 OUTAGE_SHARE, OUTAGE_SECONDS_MAX = 0.1, 60.0
-TIMES = Times(lifetime=2.0, timeout=0.8, quiesce=2.5)
+TIMES = Times(lifetime=2.0, timeout=0.8, quiesce=making.QUIESCE_SECONDS)
 
 # In the proportions of the defaults, where a lease lives 15 s, but for waits that a run has no time for.
 ENV: Mapping[str, str] = {
@@ -51,6 +52,15 @@ ENV: Mapping[str, str] = {
     "LUMBUNG_BACKOFF_MAX_SECONDS": "3",
     "LUMBUNG_THROTTLE_DEFAULT_SECONDS": "1",
     "LUMBUNG_THROTTLE_SECONDS_MIN": "0.2",
+    # What is further ahead than the longest of these was written before the clock went back: an hour must be.
+    "LUMBUNG_THROTTLE_SECONDS_MAX": "10",
+    "LUMBUNG_PARK_RETRY_SECONDS": "10",
+    "LUMBUNG_DEFER_DEFAULT_SECONDS": "2",
+    "LUMBUNG_DEFER_SECONDS_MAX": "5",
+    "LUMBUNG_FLOOR_RETRY_SECONDS": "2",
+    "LUMBUNG_SUBMITTED_CHECK_SECONDS_MAX": "5",
+    "LUMBUNG_SUBMITTED_SECONDS_MAX": "10",
+    "LUMBUNG_QUIESCE_SECONDS_MAX": "10",
     "LUMBUNG_BREAKER_PROBE_SECONDS": "0.3",
     "LUMBUNG_BREAKER_PROBE_SECONDS_MAX": "2",
     "LUMBUNG_CONNECT_TIMEOUT_SECONDS": "0.8",
@@ -204,6 +214,7 @@ async def _run(plan: Plan, settings: Settings, server: EmbeddedPostgres, clock_f
                 TIMES.quiesce,
                 TIMES.timeout,
                 plan.outage_seconds,
+                partial(making.agree_again, hub, made, market),
                 clock_file,
             )
             await arena.sandbox_answers(targets)
@@ -229,6 +240,7 @@ async def _fight(plan: Plan, targets: Targets, directory: Path) -> Result:
     workload = Workload(targets.world, urls, targets.journal, pace, plan.seed)
     restless = await arena.fight(targets, workload, plan.names, plan.lengths, output.note)
     output.note("auditing")
+    targets.journal.write(directory / "journal.log")
     at_rest = await arena.at_rest(targets)
     histories = await arena.histories(targets)
     for member in targets.fleet.members:
@@ -242,7 +254,6 @@ async def _fight(plan: Plan, targets: Targets, directory: Path) -> Result:
         targets.fleet.members,
         histories,
         at_rest,
-        targets.revoked,
         TIMES,
     )
     return Result(targets.journal, judgement, restless)

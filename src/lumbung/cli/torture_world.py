@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from lumbung.cli.compose import Installation
 from lumbung.cli.sandbox_stores import BlibliStore, BukalapakStore, SandboxStore, ShopeeStore
-from lumbung.cli.seeding import add_partner, add_store
-from lumbung.db import catalogue, stores, tenants
+from lumbung.cli.seeding import add_partner, add_store, put_tokens
+from lumbung.db import catalogue, stores, tenants, wake
 from lumbung.inventory.listings import Mapped, import_listings
 from lumbung.model import StockLimit, UnknownSku
 from lumbung.torture.market import Market
@@ -18,9 +19,13 @@ from lumbung.torture.world import WAREHOUSES, Place, StorePlan, TenantPlan, Worl
 DEADLINE_SECONDS = 15  # of items: a person who waits for none of it to end must not wait long
 TOKEN_SECONDS = 12  # of an access token, when tokens are to grow old under fire
 TOKEN_SECONDS_IN_PEACE = 4 * 3600
+QUIESCE_SECONDS = 2.5  # of a store: how long a lost call may still take effect
 SEALED = "sealed"  # credentials that nobody can decrypt
 FAILING = "failing"
+BANNED = "banned"
 UNREADABLE = "unreadable"
+# A Shopee item with a variation that fails could not be read at all, its healthy variations neither.
+POISON = {"blib": FAILING, "bklp": FAILING, "shpe": BANNED}
 NONSENSE = '{"made_by": "nobody"}'
 
 
@@ -61,8 +66,20 @@ def put(made: Made, market: Market) -> None:
             market.put_store(plan.channel, plan.code, store.sandbox_store(tenant.skus))
             market.limit(plan.channel, plan.code, plan.calls_per_second)
     for (channel, code, sku), why in made.world.poisoned.items():
-        if why == FAILING:
-            market.spoil(channel, code, made.on_sandbox[channel, code].remote_of(sku), FAILING)
+        if why in {FAILING, BANNED}:
+            market.spoil(channel, code, made.on_sandbox[channel, code].remote_of(sku), why)
+
+
+async def agree_again(hub: Installation, made: Made, market: Market, channel: str, code: str) -> None:
+    """The seller agrees, and the operator tells the hub, as `lumbung store authorize` and `store resume` do."""
+    plan = next(store for store in made.world.stores if (store.channel, store.code) == (channel, code))
+    tenant_id = made.world.tenant_of(plan).id
+    await asyncio.to_thread(market.agree, channel, code)
+    async with hub.pool.transaction() as connection:
+        await put_tokens(connection, hub.keyring, tenant_id, plan.id, made.on_sandbox[channel, code].tokens())
+        await stores.revoke_lease(connection, store_id=plan.id, quiesce_seconds=QUIESCE_SECONDS)
+        await stores.resume(connection, tenant_id=tenant_id, store_id=plan.id)
+    await wake.try_notify(hub.pool, [plan.id])
 
 
 async def _tenant(
@@ -120,9 +137,9 @@ async def _tenant(
         )
     if unreadable is not None:
         made.world.poisoned[unreadable] = UNREADABLE
-        shopee = next(store for store in on_sandbox if store.channel == "shpe")
-        made.world.poisoned["shpe", shopee.code, skus[-2]] = FAILING
-        made.world.poisoned["blib", on_sandbox[1].code, skus[-2]] = FAILING
+        for channel, why in POISON.items():
+            code = next(store.code for store in on_sandbox if store.channel == channel)
+            made.world.poisoned[channel, code, skus[-2]] = why
     return TenantPlan(tenant_id, name, partner_id, secret, skus, tuple(plans))
 
 

@@ -140,7 +140,8 @@ class EmbeddedPostgres:
         """Start the server of `data_dir`, or join the one that runs there. Blocks. Made and filled where there is none.
 
         `durable=False` turns fsync off: for tests only. `env` is added to the environment of a server that we start.
-        One that is still recovering when the time is up goes on doing so, and a later start joins it. Raises ConfigurationError with what an operator can do about it.
+        One that is still recovering when the time is up goes on doing so, and a later start joins it.
+        Raises ConfigurationError with what an operator can do about it.
         """
         if sys.platform == "win32":
             raise ConfigurationError(

@@ -73,10 +73,16 @@ def limits_of(manifest: Manifest, credentials: Mapping[str, str], settings: Sett
     rate = float(credentials.get("calls_per_second") or manifest.pacing.calls_per_second)
     return StoreLimits(
         calls_per_second=rate,
-        burst=manifest.pacing.burst if "calls_per_second" not in credentials else max(1, int(rate)),
+        burst=manifest.pacing.burst if "calls_per_second" not in credentials else burst_of(rate),
         call_timeout_seconds=min(timeout_seconds, settings.call_timeout_seconds_max),
         quiesce_seconds=float(credentials.get("quiesce_seconds") or manifest.quiesce_seconds),
     )
+
+
+def burst_of(calls_per_second: float) -> int:
+    """Half of what a marketplace that counts by the second lets through at once: what was sent over half a second and
+    comes at the same moment, held up on its way, is then still within the limit."""
+    return max(1, int(calls_per_second / 2))
 
 
 def times_of(channels: Mapping[str, Channel], settings: Settings) -> dict[str, ChannelTimes]:

@@ -11,6 +11,7 @@
     PUT    /_control/stores/{channel}/{store}/holiday  {"holiday": true}: the seller is away
     PUT    /_control/stores/{channel}/{store}/limit    {"calls_per_s": 40, "burst": 40}: a limit of the store's own
     POST   /_control/stores/{channel}/{store}/revoke   the seller withdraws the authorisation: its tokens are dead
+    POST   /_control/stores/{channel}/{store}/agree    the seller agrees again: its first tokens work anew
     PUT    /_control/listings                          {channel, store, remote_variant} and any of {reserved_by_orders,
                                                        reserved_by_promotions, condition}: unknown, banned, locked,
                                                        failing or ""
@@ -125,6 +126,7 @@ class Control:
             ("PUT", "/stores/{channel}/{store}/holiday", self._put_holiday),
             ("PUT", "/stores/{channel}/{store}/limit", self._put_limit),
             ("POST", "/stores/{channel}/{store}/revoke", self._revoke),
+            ("POST", "/stores/{channel}/{store}/agree", self._agree),
             ("PUT", "/listings", self._put_listing),
             ("GET", "/clock", self._clock),
             ("PUT", "/clock", self._put_clock),
@@ -215,6 +217,14 @@ class Control:
         _parameters(request)
         store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
         self._marketplaces[store.channel].revoke(store)
+        return {"channel": store.channel, "store": store.name}
+
+    async def _agree(self, request: web.Request) -> object:
+        _parameters(request)
+        store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
+        if store.start_again is None:
+            raise RefusedError(f"{store.channel} has no tokens to agree to")
+        store.start_again()
         return {"channel": store.channel, "store": store.name}
 
     async def _put_listing(self, request: web.Request) -> object:

@@ -11,6 +11,7 @@ from lumbung.db import audit as asked
 from lumbung.errors import LumbungError
 from lumbung.torture import settled
 from lumbung.torture.nemesis import Nemesis
+from lumbung.torture.operator import look_after
 from lumbung.torture.process import HubProcess
 from lumbung.torture.settled import AtRest
 from lumbung.torture.targets import Targets, name_of, ready
@@ -62,6 +63,7 @@ async def fight(targets: Targets, workload: Workload, names: tuple[str, ...], le
     """Returns what was still to happen when the time for rest was up; "" when all came to rest."""
     journal = targets.journal
     workload.start()
+    operating = asyncio.create_task(look_after(targets))
     try:
         tell(f"calm for {lengths.calm:g} s")
         await asyncio.sleep(lengths.calm)
@@ -71,12 +73,15 @@ async def fight(targets: Targets, workload: Workload, names: tuple[str, ...], le
         journal.fire_until = time.time()
         tell("fair weather")
         all_acknowledged = await asyncio.to_thread(workload.finish, ACKNOWLEDGE_SECONDS)
+        if not all_acknowledged:
+            return "updates that no API process acknowledges"
+        return await rest(targets, lengths.rest)
     except BaseException:
         await asyncio.to_thread(workload.finish, 0.0)
         raise
-    if not all_acknowledged:
-        return "updates that no API process acknowledges"
-    return await rest(targets, lengths.rest)
+    finally:
+        operating.cancel()
+        await asyncio.gather(operating, return_exceptions=True)
 
 
 async def _fire(targets: Targets, names: tuple[str, ...], seconds: float) -> None:
@@ -108,6 +113,10 @@ async def _restless(targets: Targets) -> str:
     async with targets.pool.connection() as connection:
         unsettled = await asked.unsettled(connection)
         open_items = await asked.open_items(connection)
+        paused = await asked.paused(connection)
+    healthy = {(store.channel, store.code) for store in targets.world.stores if not store.poison}
+    if waiting := paused.keys() & healthy:
+        return f"{len(waiting)} stores wait for a person"
     if left := [one for one in unsettled if one.place not in targets.world.poisoned]:
         return f"{len(left)} listings, such as {left[0]}"
     if open_items:

@@ -43,8 +43,9 @@ class Spans:
         return place < len(self._merged) and self._merged[place][0] <= ends
 
     def end_of_last_before(self, at: float) -> float:
-        """The end of the last stretch that began before `at`, or -inf."""
-        return max((ends for begins, ends in self._merged if begins < at), default=float("-inf"))
+        """The end of the last stretch that ended before `at`, or -inf."""
+        place = bisect_left(self._ends, at)
+        return self._ends[place - 1] if place else float("-inf")
 
 
 class Clearness:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from lumbung.torture.targets import Targets
 
-SHOPEE = "shpe"
+# Where a channel has tokens, only what is not about them is hit: who loses the answer to a trade loses the store, which
+# no hub can help. That kills and cuts bring it about all the same is the operator's to mend.
+TOKENS = {"shpe": "/product/", "bklp": "/bklp/api/"}
 
 
 async def throttle(targets: Targets) -> None:
@@ -55,14 +57,11 @@ async def slow(targets: Targets) -> None:
 
 
 async def dead_token(targets: Targets) -> None:
-    """A seller withdraws the authorisation of one store, once: it waits for a person, the others go on."""
-    stores = [store for store in targets.world.stores if store.channel == SHOPEE and not store.poison]
-    if targets.revoked or len(stores) < 2:
-        return
-    store = stores[-1]
-    with targets.journal.deed("dead-token", clear=True):
+    """A seller withdraws the authorisation of a store: it waits for a person, the others go on."""
+    store = targets.dice.choice([store for store in targets.world.stores if store.channel in TOKENS])
+    with targets.journal.deed("dead-token", clear=True) as deed:
+        deed.stores = frozenset({(store.channel, store.code)})
         await asyncio.to_thread(targets.market.revoke, store.channel, store.code)
-        targets.revoked.add((store.channel, store.code))
 
 
 async def _misbehave(targets: Targets, name: str, faults: Mapping[str, object]) -> None:
@@ -71,7 +70,7 @@ async def _misbehave(targets: Targets, name: str, faults: Mapping[str, object]) 
     with targets.journal.deed(name, clear=True) as deed:
         deed.note = ",".join(chosen)
         for channel in chosen:
-            seeded = {**faults, "seed": targets.dice.randrange(2**31)}
+            seeded = {**faults, "seed": targets.dice.randrange(2**31), "path_contains": TOKENS.get(channel, "")}
             await asyncio.to_thread(targets.market.misbehave, channel, seeded)
         await targets.lifetimes(0.5, 2.0)
         await asyncio.to_thread(targets.market.behave)

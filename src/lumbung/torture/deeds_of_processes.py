@@ -11,7 +11,7 @@ from lumbung.torture.fleet import Member
 from lumbung.torture.journal import Deed
 from lumbung.torture.targets import Targets, name_of
 
-REGISTERS = b"INSERT INTO worker"
+LOOKS = b"WITH RECURSIVE due AS"
 COMMITS = b"COMMIT;"
 HOLD_ANSWERS = Fault(mode=Mode.HOLD, direction=Direction.ANSWERS)
 HOLD_REQUESTS = Fault(mode=Mode.HOLD, direction=Direction.REQUESTS)
@@ -31,11 +31,11 @@ async def kill(targets: Targets) -> None:
 
 
 async def kill_before_claim(targets: Targets) -> None:
-    """A worker that has just registered: it never hears of it, and claims nothing."""
+    """A worker that has just registered and looks for work: it never hears of any, and claims nothing."""
     worker = targets.a_worker()
     with _aim(targets, "kill-before-claim", worker) as deed:
         await worker.process.kill()
-        worker.database.set_when_asked(REGISTERS, HOLD_ANSWERS)
+        worker.database.set_when_asked(LOOKS, HOLD_ANSWERS)
         await worker.process.start()
         deed.hit = await targets.until(lambda: worker.database.triggered, PATIENCE_LIFETIMES * 2)
         await worker.process.kill()

@@ -109,7 +109,8 @@ class End(asyncio.Protocol):
 
     def reset(self) -> None:
         """Closes at once with an RST."""
-        if self.transport is not None:
-            with suppress(OSError):  # closed already
-                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        kernel = None if self.transport is None else self.transport.get_extra_info("socket")
+        if kernel is not None:  # as uvloop has it once it is closed
+            with suppress(OSError):  # as asyncio says then
+                kernel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self.abort()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -48,9 +48,6 @@ ONE_WAY = frozenset({Mode.DELAY, Mode.DRIP, Mode.HOLD, Mode.DROP})
 class Fault:
     """One mode and its figures. `direction` is for DELAY, DRIP, HOLD and DROP; None means both.
 
-    With a `marker`, nothing is wrong with a connection until it has carried a request with these bytes in it, which
-    still goes through; new connections included.
-
     ValueError for a figure that is missing or belongs to another mode.
     """
 
@@ -59,7 +56,6 @@ class Fault:
     delay_seconds: float = 0.0
     tick_bytes: int = 0
     tick_seconds: float = 0.0
-    marker: bytes = b""
 
     def __post_init__(self) -> None:
         if self.direction is not None and self.mode not in ONE_WAY:
@@ -69,15 +65,6 @@ class Fault:
         for figure in (self.tick_bytes, self.tick_seconds):
             if (figure > 0) is not (self.mode is Mode.DRIP) or figure < 0:
                 raise ValueError("tick_bytes and tick_seconds above 0 belong to drip, and to nothing else")
-
-    def after(self, marker: bytes) -> Fault:
-        """The same fault, for a connection that has carried these bytes in a request."""
-        return replace(self, marker=marker)
-
-    @property
-    def at_first(self) -> Fault:
-        """What stands before the marker was seen."""
-        return PASS if self.marker else self
 
     def mode_of(self, direction: Direction) -> Mode:
         """What befalls one direction of a connection that is there: a refusal does not concern it."""

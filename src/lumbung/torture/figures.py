@@ -36,7 +36,7 @@ def cycles(journal: Journal) -> int:
 
 
 def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> Spread:
-    """From a worker's death until somebody else calls for a store that it held: of deaths with nothing else about."""
+    """From a worker's death until somebody else calls for a store that it held: where nothing else was about."""
     ordered: dict[tuple[str, str], list[Call]] = {}
     for call in sorted(calls, key=lambda call: call.at):
         ordered.setdefault((call.channel, call.store), []).append(call)
@@ -44,12 +44,19 @@ def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> Sprea
     for deed in journal.deeds:
         if deed.name != "kill":
             continue
-        others = Spans((one.began_at, one.ended_at) for one in journal.deeds if one is not deed)
         for store in deed.stores:
+            others = Spans(
+                (one.began_at, one.ended_at) for one in journal.deeds if one is not deed and concerns(one, store[0])
+            )
             first = _first_after(ordered.get(store, []), deed.began_at + FIRST_SECONDS)
-            if first is not None and not others.touches(deed.began_at - 2 * lifetime, first.at):
+            if first is not None and not others.touches(deed.began_at - lifetime, first.at):
                 took.append((first.at - deed.began_at) / lifetime)
     return Spread.of(took)
+
+
+def concerns(deed: Deed, channel: str) -> bool:
+    """Whether calls to this marketplace may suffer from it."""
+    return not deed.clear or channel in deed.note.split(",")
 
 
 def _first_after(calls: Sequence[Call], at: float) -> Call | None:

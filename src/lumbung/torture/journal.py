@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 FOREVER = float("inf")
 
@@ -31,7 +32,7 @@ class Deed:
     """Something that was done. `workers`: whose calls it concerns, by source address; None: everybody's.
 
     `clear`: what became of calls is known all the same (a throttle, say), or their own lines tell. `hit`: whether the
-    moment was met that it aimed at. `stores`: those (channel, code) that a killed worker held.
+    moment was met that it aimed at. `stores`: those (channel, code) that a killed worker held, or that it concerns.
     """
 
     name: str
@@ -45,11 +46,21 @@ class Deed:
     figures: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """An operator has had a store (channel, code) authorised again that was paused for this reason."""
+
+    account: tuple[str, str]
+    at: float
+    reason: str
+
+
 @dataclass(slots=True)
 class Journal:
     acknowledged: list[Acknowledged] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     deeds: list[Deed] = field(default_factory=list)
+    mended: list[Mended] = field(default_factory=list)
     calm_until: float = 0.0
     fire_until: float = 0.0
 
@@ -61,6 +72,10 @@ class Journal:
             yield deed
         finally:
             deed.ended_at = time.time()
+
+    def write(self, path: Path) -> None:
+        """What was done, for people who look into a run."""
+        path.write_text("".join(f"{deed}\n" for deed in [*self.deeds, *self.mended]))
 
     def newest(self) -> dict[Key, int]:
         """The number of the newest acknowledged update of each key."""

@@ -14,7 +14,6 @@ from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import Member
 from lumbung.torture.journal import Journal
 from lumbung.torture.limits import Used
-from lumbung.torture.order import Healed
 from lumbung.torture.settled import AtRest
 from lumbung.torture.world import World
 
@@ -37,7 +36,7 @@ class Judgement:
     writes: int
     calls: int
     unclear: int
-    healed: Healed
+    healed: Spread
     takeovers: Spread
     exits: Spread
     exits_bad: int
@@ -51,7 +50,6 @@ def judge(
     members: Sequence[Member],
     histories: Mapping[str, tuple[int, set[str]]],
     at_rest: AtRest,
-    revoked: set[tuple[str, str]],
     times: Times,
 ) -> Judgement:
     """`histories`: by tenant, the total and the codes that its partner read."""
@@ -86,7 +84,8 @@ def judge(
         settled.check_history(audit, journal, tenant, *histories[tenant.name])
     settled.check_effects(audit, journal, at_rest)
     settled.check_settled(audit, world, at_rest)
-    settled.check_poison(audit, world, at_rest, revoked=revoked)
+    settled.check_poison(audit, world, at_rest)
+    settled.check_mended(audit, journal, calls, clearness)
     recovery.check_outages(audit, journal, logs, workers, lifetime=times.lifetime)
     recovery.check_logs(audit, logs, journal.deeds)
     for refused in journal.refused[:5]:
@@ -97,9 +96,16 @@ def judge(
         writes,
         len(calls),
         sum(not clearness.is_clear(call) for call in calls),
-        order.healed(lines, Spans((deed.began_at, deed.ended_at) for deed in journal.deeds)),
+        Spread.of(order.healed(lines, _deeds_by_channel(world, journal))),
         figures.takeovers(journal, calls, times.lifetime),
         exits,
         exits_bad,
         limits.used(calls, world, seconds=USED_SECONDS),
     )
+
+
+def _deeds_by_channel(world: World, journal: Journal) -> dict[str, Spans]:
+    return {
+        channel: Spans((deed.began_at, deed.ended_at) for deed in journal.deeds if figures.concerns(deed, channel))
+        for channel in {store.channel for store in world.stores}
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from lumbung.torture.end import Closing, End
 from lumbung.torture.fault import DARK, PASS, REFUSING, Direction, Fault, Mode
@@ -12,25 +11,13 @@ from lumbung.torture.traffic import Meter
 
 
 class Link:
-    """Made when a client has connected. `upstream` is the end to connect to the server with.
+    """Made when a client has connected. `upstream` is the end to connect to the server with; `finished` is called
+    once, when both ends are closed for good."""
 
-    `began` is called when a fault with a marker begins here, `finished` once, when both ends are closed for good.
-    """
-
-    def __init__(
-        self,
-        client: End,
-        meter: Meter,
-        *,
-        held_bytes_max: int,
-        began: Callable[[Link], None],
-        finished: Callable[[Link], None],
-    ) -> None:
+    def __init__(self, client: End, meter: Meter, *, held_bytes_max: int, finished: Callable[[Link], None]) -> None:
         self._meter = meter
-        self._began = began
         self._finished = finished
-        self._set = PASS
-        self._stands = PASS
+        self._fault = PASS
         self._severed = False
         self._over = False
         self._reported = False
@@ -43,27 +30,33 @@ class Link:
         client.left = self.upstream.left = self._one_left
 
     def start(self, fault: Fault) -> bool:
-        """The fault that is set when the client connects. Returns whether the server is to be connected."""
-        if fault.at_first.mode in REFUSING:
+        """The fault that stands when the client connects. Returns whether the server is to be connected."""
+        if fault.mode in REFUSING:
             self.reset()
             return False
-        if not fault.at_first.lets_connect:
+        if not fault.lets_connect:
             self._lose_server()
         self.befall(fault)
         return not self._severed
 
     def befall(self, fault: Fault) -> None:
-        """From now on this fault is set, and the one before has ended."""
-        if fault == self._set or self._over:
+        """From now on this fault stands, and the one before has ended."""
+        if fault == self._fault or self._over:
             return
-        self._set = fault
-        self._requests.watch_for(fault.marker, self._marked)
-        self._stand(fault.at_first)
+        self._fault = fault
+        maimed = self._severed or self._requests.lossy or self._answers.lossy
+        if fault.mode is Mode.RESET or (maimed and fault.mode not in DARK):
+            self.reset()
+            return
+        if fault.mode is Mode.HALF_OPEN:
+            self._lose_server()
+        self._requests.befall(fault)
+        self._answers.befall(fault)
 
     def refused(self) -> None:
         """The server could not be connected. The client hears of it as soon as answers come through."""
         self.upstream.give_up()
-        if self._stands.mode_of(Direction.ANSWERS) is not Mode.PASS:
+        if self._fault.mode_of(Direction.ANSWERS) is not Mode.PASS:
             self._answers.close(Closing.BROKEN)
         elif not self._over:
             self.reset()
@@ -83,21 +76,6 @@ class Link:
         self._over = True
         self.client.abort()
         self._lose_server()
-
-    def _stand(self, fault: Fault) -> None:
-        self._stands = fault
-        maimed = self._severed or self._requests.lossy or self._answers.lossy
-        if fault.mode is Mode.RESET or (maimed and fault.mode not in DARK):
-            self.reset()
-            return
-        if fault.mode is Mode.HALF_OPEN:
-            self._lose_server()
-        self._requests.befall(fault)
-        self._answers.befall(fault)
-
-    def _marked(self) -> None:
-        self._began(self)
-        self._stand(replace(self._set, marker=b""))
 
     def _connected(self, upstream: End) -> None:
         if self._over or self._severed:

@@ -45,6 +45,10 @@ class Market:
     def revoke(self, channel: str, store: str) -> None:
         self._ask("POST", f"/_control/stores/{channel}/{quote(store)}/revoke")
 
+    def agree(self, channel: str, store: str) -> None:
+        """The tokens that the store was put with work again."""
+        self._ask("POST", f"/_control/stores/{channel}/{quote(store)}/agree")
+
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
         try:

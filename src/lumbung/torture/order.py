@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from lumbung.torture.clearness import Clearness, Spans
 from lumbung.torture.evidence import Call, Write
@@ -14,14 +13,6 @@ from lumbung.torture.world import Place, StorePlan, World, shape_of
 
 EVIDENCE_STEPS = 4
 OVERLAP_SECONDS = 0.002  # two answers of one moment are read in any order
-
-
-@dataclass(frozen=True, slots=True)
-class Healed:
-    """How long older numbers stood, in seconds: of those that were left in peace meanwhile, and of the others."""
-
-    in_peace: tuple[float, ...]
-    disturbed: tuple[float, ...]
 
 
 def timelines(world: World, journal: Journal) -> dict[Place, Timeline]:
@@ -111,16 +102,17 @@ def check_in_flight(audit: Audit, calls: Iterable[Call], clearness: Clearness) -
                 last[place] = call
 
 
-def healed(lines: Mapping[Place, Timeline], deeds: Spans) -> Healed:
-    in_peace: list[float] = []
-    disturbed: list[float] = []
-    for line in lines.values():
+def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[float]:
+    """How long older numbers stood, in seconds, counted from when they came or, when more went wrong with their
+    marketplace meanwhile, from when the last of that was over. `deeds`: what went wrong, by channel. What still stands
+    at the end is invariant 3's."""
+    took = []
+    for (channel, _, _), line in lines.items():
         for healing in line.healings:
-            if healing.healed_at is None:
-                continue  # it stands at the end: invariant 3
-            took = healing.healed_at - healing.write.at
-            (disturbed if deeds.touches(healing.write.at, healing.healed_at) else in_peace).append(took)
-    return Healed(tuple(in_peace), tuple(disturbed))
+            if healing.healed_at is not None:
+                since = deeds[channel].end_of_last_before(healing.healed_at)
+                took.append(healing.healed_at - max(healing.write.at, min(since, healing.healed_at)))
+    return took
 
 
 def _steps(line: Timeline) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from lumbung.torture.end import Closing, End
 from lumbung.torture.fault import DARK, PASS, Direction, Fault, Mode
@@ -34,9 +33,6 @@ class Pipe:
         self._queued_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
-        self._marker = b""
-        self._marked: Callable[[], None] | None = None
-        self._tail = b""
         self.lossy = False
         """Something that arrived was thrown away by a fault."""
         self.finished = False
@@ -60,12 +56,6 @@ class Pipe:
             self._queue.append((self._loop.time(), data))
             self._queued_bytes += len(data)
             self.pump()
-        if self._marker:
-            self._look(data)
-
-    def watch_for(self, marker: bytes, marked: Callable[[], None]) -> None:
-        """Calls once, after the bytes that complete the marker were taken; an empty marker is never seen."""
-        self._marker, self._marked, self._tail = marker, marked, b""
 
     def close(self, closing: Closing) -> None:
         """The source took its leave."""
@@ -100,15 +90,6 @@ class Pipe:
 
     def _goes_straight(self) -> bool:
         return self._mode is Mode.PASS and not self._queue and self._sink.open
-
-    def _look(self, data: bytes) -> None:
-        seen = self._tail + data  # a marker may come in pieces
-        if self._marker not in seen:
-            self._tail = seen[-len(self._marker) :]
-            return
-        marked, self._marker, self._marked = self._marked, b"", None
-        if marked is not None:
-            marked()
 
     def _is_kept(self) -> bool:
         if self._mode in DARK:

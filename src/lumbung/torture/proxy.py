@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from lumbung.torture.end import End
@@ -16,6 +17,7 @@ Upstream = tuple[str, int] | Path
 """Host and port, or a unix socket."""
 
 BACKLOG = 1024
+KNOCK_SECONDS = 0.005
 
 
 class Proxy:
@@ -34,7 +36,6 @@ class Proxy:
         self._links: dict[Link, str] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._traffic = Traffic()
-        self._begun: set[str] = set()
         self._closed = False
         self._server: asyncio.Server | None = None
         self._deserted = asyncio.Event()
@@ -70,7 +71,7 @@ class Proxy:
             self._for_all = fault
         else:
             self._by_source[source] = fault
-        self._strike(source)
+        self._strike()
 
     def set_when_asked(self, awaited: bytes, fault: Fault) -> None:
         """As `set` for all, once a request has these bytes in it: that request goes as the fault says, too."""
@@ -88,22 +89,19 @@ class Proxy:
         return self._triggered
 
     def clear(self, source: str | None = None) -> None:
-        """Ends the fault of this source, or (None) the one for all; a source's own then still stands."""
+        """Ends the fault of this source, or (None) the one for all, one that still waits for its request included; a
+        source's own then still stands."""
         if source is None:
             self._for_all = PASS
+            self._traffic.forget_when_asked()
         else:
             self._by_source.pop(source, None)
-        self._strike(source)
+        self._strike()
 
     def heal(self) -> None:
         """Ends every fault."""
-        self._for_all = PASS
         self._by_source.clear()
-        self._strike(None)
-
-    def has_begun(self, source: str | None = None) -> bool:
-        """Whether the marker of the fault that is set was seen on a connection of this source, or (None) of any."""
-        return bool(self._begun) if source is None else source in self._begun
+        self.clear()
 
     def counts(self, source: str | None = None) -> Counts:
         """What one source did, or (None) all together. A copy."""
@@ -141,19 +139,16 @@ class Proxy:
     def _fault_of(self, source: str) -> Fault:
         return self._by_source.get(source, self._for_all)
 
-    def _strike(self, source: str | None) -> None:
-        """What is set has changed for this source, or (None) for all."""
-        self._begun -= self._begun if source is None else {source}
-        for link, its_source in tuple(self._links.items()):
-            link.befall(self._fault_of(its_source))
+    def _strike(self) -> None:
+        for link, source in tuple(self._links.items()):
+            link.befall(self._fault_of(source))
 
     def _accepted(self, client: End) -> None:
         assert client.transport is not None
-        source: str = client.transport.get_extra_info("peername")[0]
+        peer = client.transport.get_extra_info("peername")
+        source: str = peer[0] if peer else ""  # it has left again already
         meter = self._traffic.meter(source)
-        link = Link(
-            client, meter, held_bytes_max=self._held_bytes_max, began=self._note_beginning, finished=self._forget
-        )
+        link = Link(client, meter, held_bytes_max=self._held_bytes_max, finished=self._forget)
         self._links[link] = source
         self._deserted.clear()
         meter.opened()
@@ -168,18 +163,34 @@ class Proxy:
         loop = asyncio.get_running_loop()
         try:
             if isinstance(self._upstream, Path):
-                await loop.create_unix_connection(lambda: link.upstream, str(self._upstream))
+                await loop.create_unix_connection(lambda: link.upstream, sock=await _knock(self._upstream))
             else:
                 host, port = self._upstream
                 await loop.create_connection(lambda: link.upstream, host, port, local_addr=(source, 0))
         except OSError:
             link.refused()
 
-    def _note_beginning(self, link: Link) -> None:
-        self._begun.add(self._links[link])
-
     def _forget(self, link: Link) -> None:
         source = self._links.pop(link)
         self._traffic.meter(source).closed()
         if not self._links:
             self._deserted.set()
+
+
+async def _knock(path: Path) -> socket.socket:
+    """A socket that is connected to the unix socket. OSError when nobody listens there.
+
+    A full backlog is EAGAIN at once, where a TCP client would be kept waiting, and the loop takes it for a connection
+    under way: so it is tried again here, until the task is cancelled.
+    """
+    knocking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        knocking.setblocking(False)
+        while True:
+            with suppress(BlockingIOError):
+                knocking.connect(str(path))
+                return knocking
+            await asyncio.sleep(KNOCK_SECONDS)
+    except BaseException:
+        knocking.close()
+        raise

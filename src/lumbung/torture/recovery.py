@@ -46,16 +46,18 @@ def check_outages(audit: Audit, journal: Journal, logs: Events, workers: Iterabl
             audit.broken(10, "/readyz or the metrics do not tell that the database is away", str(deed))
         if not deed.figures.get("back"):
             audit.broken(10, "not everything goes on after the database is back", str(deed))
+        ends = _next_after(journal, deed, deed.ended_at + SETTLING_LIFETIMES * lifetime)
         for name in names:
-            told = Counter(
-                event.get("event")
-                for event in logs[name]
-                if deed.began_at <= _at(event) <= deed.ended_at + SETTLING_LIFETIMES * lifetime
-            )
+            told = Counter(event.get("event") for event in logs[name] if deed.began_at <= _at(event) <= ends)
             if (told[AWAY], told[BACK]) != (1, 1):
                 audit.broken(
                     10, f"{name} logs the outage {told[AWAY]} times, and its end {told[BACK]} times", str(deed)
                 )
+
+
+def _next_after(journal: Journal, deed: Deed, at: float) -> float:
+    """When the next thing was done to the hub, at the latest `at`."""
+    return min([one.began_at for one in journal.deeds if one.began_at > deed.ended_at and not one.clear] + [at])
 
 
 def check_logs(audit: Audit, logs: Events, deeds: Sequence[Deed]) -> None:

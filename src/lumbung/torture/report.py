@@ -71,9 +71,9 @@ def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[
         "SIGTERM to exit, seconds; workers that left something behind",
         (f"{_spread(judgement.exits)}; {judgement.exits_bad}"),
     )
+    yield "stores that had to be authorised again", len(journal.mended)
     bound = times.quiesce + 2 * times.lifetime
-    yield f"older numbers healed in peace, seconds (promised: {bound:g})", _spread(Spread.of(judgement.healed.in_peace))
-    yield "older numbers healed while more went wrong, seconds", _spread(Spread.of(judgement.healed.disturbed))
+    yield f"older numbers after newer ones, healed in seconds (promised: {bound:g})", _spread(judgement.healed)
     if judgement.used is not None:
         used = judgement.used
         yield f"most of a store's limit that was used in {used.seconds:g} s", f"{100 * used.share:.1f}% ({used.store})"

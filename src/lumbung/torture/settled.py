@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lumbung.client import PartnerClient
 from lumbung.db.audit import Effect, Unsettled
+from lumbung.torture.clearness import Clearness
+from lumbung.torture.evidence import Call
 from lumbung.torture.findings import Audit
 from lumbung.torture.journal import Journal, Key
 from lumbung.torture.world import Place, TenantPlan, World
@@ -17,6 +20,7 @@ from lumbung.torture.world import Place, TenantPlan, World
 PAGE = 1000
 TRIES = 5
 SHOWN_MAX = 5
+TRADE = re.compile(r"/auth/|/accounts/")  # where the sandbox's marketplaces trade tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +109,29 @@ def check_settled(audit: Audit, world: World, at_rest: AtRest) -> None:
         audit.broken(6, f"{at_rest.miscounted} updates miscount their open items")
 
 
-def check_poison(audit: Audit, world: World, at_rest: AtRest, *, revoked: set[tuple[str, str]]) -> None:
+def check_mended(audit: Audit, journal: Journal, calls: Iterable[Call], clearness: Clearness) -> None:
+    """A store waits for a new authorisation only when its seller withdrew it, or when a trade's outcome was unclear:
+    who does not get the answer to a trade has lost the pair."""
+    unclear = {(call.channel, call.store) for call in calls if TRADE.search(call.path) and not clearness.is_clear(call)}
+    withdrawn = {account for deed in journal.deeds if deed.name == "dead-token" for account in deed.stores}
+    for mended in journal.mended:
+        channel, store = mended.account
+        audit.look(9)
+        if mended.account not in withdrawn and not {(channel, store), (channel, "")} & unclear:
+            audit.broken(9, f"{channel} {store} was paused, though nothing was wrong with it", str(mended))
+    for account in withdrawn - {mended.account for mended in journal.mended}:
+        audit.broken(9, f"{' '.join(account)}: its authorisation is dead, and it was never paused")
+
+
+def check_poison(audit: Audit, world: World, at_rest: AtRest) -> None:
     """Who cannot be served waits for a person, with a reason; nobody else does."""
     for store in world.stores:
         account = (store.channel, store.code)
         reason = at_rest.paused.get(account)
-        should = bool(store.poison) or account in revoked
-        audit.look(9, should)
-        if should and not reason:
-            audit.broken(9, f"{store.channel} {store.code} ({store.poison or 'revoked'}) is not paused with a reason")
-        if not should and reason is not None:
+        audit.look(9, bool(store.poison))
+        if store.poison and not reason:
+            audit.broken(9, f"{store.channel} {store.code} ({store.poison}) is not paused with a reason")
+        if not store.poison and reason is not None:
             audit.broken(9, f"{store.channel} {store.code} is paused, though nothing is wrong with it: {reason}")
     told = {one.place for one in at_rest.unsettled} | at_rest.parked.keys()
     for place, why in world.poisoned.items():

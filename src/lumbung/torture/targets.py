@@ -8,8 +8,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -36,8 +36,8 @@ class Server(Protocol):
 @dataclass(slots=True)
 class Targets:
     """`lifetime`: of a lease, `quiesce`: of every store, `timeout`: of a call; seconds. `pool`: a way to the database
-    of our own. `clock_file`: where the database's clock is set, if it can be. `revoked`: stores (channel, code) whose
-    authorisation is dead."""
+    of our own. `agree_again(channel, code)`: what an operator does about a store whose authorisation is dead.
+    `clock_file`: where the database's clock is set, if it can be."""
 
     fleet: Fleet
     world: World
@@ -50,8 +50,8 @@ class Targets:
     quiesce: float
     timeout: float
     outage_seconds: float
+    agree_again: Callable[[str, str], Awaitable[None]]
     clock_file: Path | None = None
-    revoked: set[tuple[str, str]] = field(default_factory=set)
 
     def a_worker(self) -> Member:
         return self.dice.choice(self.fleet.workers)

@@ -66,6 +66,9 @@ class Traffic:
         """Has something done, once, as soon as a request has these bytes in it, before any of it goes on."""
         self._awaited, self._act = awaited, act
 
+    def forget_when_asked(self) -> None:
+        self._act = None
+
     def look_at(self, request: bytes) -> None:
         """A pattern that is cut by two reads is not found: what it awaits is short and comes again."""
         if self._act is not None and self._awaited in request:

@@ -1,0 +1,27 @@
+"""Who looks after the hub: a store whose authorisation is dead is authorised again, as its operator would do it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from lumbung.db import audit
+from lumbung.errors import LumbungError
+from lumbung.torture.journal import Mended
+from lumbung.torture.targets import Targets
+
+
+async def look_after(targets: Targets) -> None:
+    """Look every lifetime. Never ends."""
+    poisoned = {(store.channel, store.code) for store in targets.world.stores if store.poison}
+    while True:
+        await asyncio.sleep(targets.lifetime)
+        try:
+            async with targets.pool.connection() as connection:
+                paused = await audit.paused(connection)
+            for account, reason in paused.items():
+                if account not in poisoned:
+                    await targets.agree_again(*account)
+                    targets.journal.mended.append(Mended(account, time.time(), reason))
+        except LumbungError:
+            continue  # the database is away: it is looked at again
