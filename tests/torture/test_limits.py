@@ -35,6 +35,20 @@ def test_a_worker_that_calls_long_after_it_was_cut_off_from_the_database_is_told
     assert "received=3" in audit.findings[0].evidence[0]
 
 
+def test_a_worker_whose_way_to_the_database_is_only_slow_may_go_on() -> None:
+    cut = Deed("cut-database", 40.0, 45.0, workers=frozenset({WORKER}), note="drip")
+    audit = Audit()
+    limits.check_lease_ends(audit, [call(3, 44.5)], [cut], lifetime=LIFETIME)
+    assert (audit.findings, audit.looked_at) == ([], {})
+
+
+def test_a_machine_that_stood_still_lets_many_calls_come_at_once() -> None:
+    calls = [call(1, 49.0), call(2, 49.5), call(3, 49.51, status=429, fault="store_limit")]
+    audit = Audit()
+    limits.check_limits(audit, calls, clearness(), lifetime=LIFETIME)
+    assert invariants(audit) == []
+
+
 def waits(shown_at: float | None) -> Audit:
     """Update 1 is acknowledged at 1.1 s; ten calls a second and three listings allow 0.6 s, and 1 s of slack."""
     told = journal(acknowledged(1), calm_until=20.0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lumbung.torture.clearness import Clearness
 from lumbung.torture.evidence import Call
+from lumbung.torture.fault import Mode
 from lumbung.torture.findings import Audit
 from lumbung.torture.journal import Deed, Journal
 from lumbung.torture.timeline import Timeline
@@ -16,6 +17,7 @@ from lumbung.torture.world import Place, World
 
 STORE_LIMIT = "store_limit"  # what the sandbox calls a call that was one too many
 CUT_OFF = "cut-database"
+SLOW = frozenset({Mode.DELAY, Mode.DRIP})
 SLACK_LIFETIMES = 0.5
 STILL_SECONDS = 0.4
 
@@ -50,8 +52,8 @@ def check_lease_ends(audit: Audit, calls: Sequence[Call], deeds: Iterable[Deed],
     ordered = sorted(calls, key=lambda call: call.at)
     times = [call.at for call in ordered]
     for deed in deeds:
-        if deed.name != CUT_OFF or deed.workers is None:
-            continue
+        if deed.name != CUT_OFF or deed.workers is None or deed.note in SLOW:
+            continue  # who is only slow may renew in time
         begins = deed.began_at + (1 + SLACK_LIFETIMES) * lifetime
         for call in ordered[bisect_left(times, begins) : bisect_right(times, deed.ended_at)]:
             if call.caller in deed.workers:
