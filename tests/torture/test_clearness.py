@@ -55,6 +55,16 @@ def test_a_worker_that_has_lost_its_leases_may_have_called_without_them() -> Non
     assert found.is_clear(call(caller=SECOND))
 
 
+def test_the_time_outside_of_all_spans_is_counted() -> None:
+    spans = Spans([(1.0, 2.0), (4.0, 6.0)])
+    assert [spans.free(begins, ends) for begins, ends in ((0.0, 1.0), (0.0, 5.0), (1.5, 4.5), (4.5, 5.0))] == [
+        1.0,
+        3.0,
+        2.0,
+        0.0,
+    ]
+
+
 def test_spans_that_touch_are_one() -> None:
     spans = Spans([(1.0, 2.0), (2.0, 3.0), (5.0, 6.0)])
     assert [spans.touches(begins, ends) for begins, ends in ((0.0, 0.9), (2.5, 2.6), (3.1, 4.9), (4.0, 5.0))] == [

@@ -22,7 +22,7 @@ def test_a_takeover_lasts_from_the_death_to_the_next_call_for_the_store() -> Non
 
 def test_a_takeover_while_something_else_went_wrong_is_not_counted() -> None:
     calls = [call(3, 102.2, caller=OTHER)]
-    for deed in (Deed("throttle", 101.0, 101.5, clear=True, note="bklp,blib"), Deed("freeze", 95.0, 97.0)):
+    for deed in (Deed("throttle", 101.0, 101.5, clear=True, note="bklp,blib"), Deed("freeze", 95.0, 98.5)):
         assert figures.takeovers(journal(deeds=(killed(), deed)), calls, 2.0).count == 0
 
 

@@ -91,9 +91,9 @@ def test_calls_one_after_the_other_and_calls_that_were_given_up_may() -> None:
     assert invariants(audit) == []
 
 
-def test_healing_lasts_from_the_older_number_or_from_the_end_of_what_went_wrong_meanwhile() -> None:
+def test_healing_is_counted_while_nothing_else_goes_wrong() -> None:
     lines = order.timelines(WORLD, FIVE)
     writes = [write(1, 5, at=10.0), write(2, 4, at=11.0), write(3, 5, at=13.0)]
     writes += [write(4, 4, at=20.0), write(5, 5, at=24.0)]
     order.check_order(Audit(), writes, {}, lines, clearness())
-    assert order.healed(lines, {"blib": Spans([(21.0, 22.5), (23.5, 25.0)])}) == [2.0, 1.5]
+    assert order.healed(lines, {"blib": Spans([(21.0, 22.5), (23.5, 25.0)])}) == [2.0, 2.0]

@@ -25,7 +25,6 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 40
 max_client_conn = 500
-max_prepared_statements = 0
 server_login_retry = 0.2
 query_wait_timeout = 5
 """
@@ -48,7 +47,7 @@ async def pooling(directory: Path, *, database: str, socket: Path, port: int) ->
     path.chmod(0o644)
     with (directory / "pgbouncer.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            program, str(path), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, user=_owner(socket.parent)
+            program, *_as_owner(socket.parent), str(path), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
         await _listening(process, port, directory)
@@ -59,9 +58,9 @@ async def pooling(directory: Path, *, database: str, socket: Path, port: int) ->
         await process.wait()
 
 
-def _owner(folder: Path) -> str | None:
+def _as_owner(folder: Path) -> list[str]:
     """pgbouncer refuses root, and the socket is its owner's."""
-    return pwd.getpwuid(folder.stat().st_uid).pw_name if os.geteuid() == 0 else None
+    return ["-u", pwd.getpwuid(folder.stat().st_uid).pw_name] if os.geteuid() == 0 else []
 
 
 async def _listening(process: Process, port: int, directory: Path) -> None:

@@ -42,10 +42,14 @@ class Spans:
         place = bisect_left(self._ends, begins)
         return place < len(self._merged) and self._merged[place][0] <= ends
 
-    def end_of_last_before(self, at: float) -> float:
-        """The end of the last stretch that ended before `at`, or -inf."""
-        place = bisect_left(self._ends, at)
-        return self._ends[place - 1] if place else float("-inf")
+    def free(self, begins: float, ends: float) -> float:
+        """How much of the time between lies outside of all stretches."""
+        covered = 0.0
+        for span_begins, span_ends in self._merged[bisect_left(self._ends, begins) :]:
+            if span_begins >= ends:
+                break
+            covered += min(span_ends, ends) - max(span_begins, begins)
+        return ends - begins - covered
 
 
 class Clearness:

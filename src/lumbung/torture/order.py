@@ -103,15 +103,13 @@ def check_in_flight(audit: Audit, calls: Iterable[Call], clearness: Clearness) -
 
 
 def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[float]:
-    """How long older numbers stood, in seconds, counted from when they came or, when more went wrong with their
-    marketplace meanwhile, from when the last of that was over. `deeds`: what went wrong, by channel. What still stands
-    at the end is invariant 3's."""
+    """How long older numbers stood, in seconds in which nothing else went wrong with their marketplace. `deeds`: what
+    went wrong, by channel. What still stands at the end is invariant 3's."""
     took = []
     for (channel, _, _), line in lines.items():
         for healing in line.healings:
             if healing.healed_at is not None:
-                since = deeds[channel].end_of_last_before(healing.healed_at)
-                took.append(healing.healed_at - max(healing.write.at, min(since, healing.healed_at)))
+                took.append(deeds[channel].free(healing.write.at, healing.healed_at))
     return took
 
 

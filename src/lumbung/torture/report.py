@@ -73,7 +73,7 @@ def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[
     )
     yield "stores that had to be authorised again", len(journal.mended)
     bound = times.quiesce + 2 * times.lifetime
-    yield f"older numbers after newer ones, healed in seconds (promised: {bound:g})", _spread(judgement.healed)
+    yield f"older numbers after newer ones, healed in seconds of peace (promised: {bound:g})", _spread(judgement.healed)
     if judgement.used is not None:
         used = judgement.used
         yield f"most of a store's limit that was used in {used.seconds:g} s", f"{100 * used.share:.1f}% ({used.store})"
