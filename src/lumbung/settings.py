@@ -110,6 +110,13 @@ class Settings:
     claim_stores_max: int = _setting(500, "stores that a worker leases in one look")
     window_listings_max: int = _setting(200, "due listings of a store that a worker reads at once")
     window_fresh_ms: float = _setting(20.0, "a quantity read longer ago is read again before it is sent")
+    hinted_listings_max: int = _setting(
+        1000, "due listings of a store and lane that a worker remembers as hinted; more are found by a scan of the lanes"
+    )
+    scan_rest: float = _setting(
+        20.0, "scans of the lanes of a worker's stores, and its looks for work, rest so many times as long as they took"
+    )
+    scan_rest_seconds_max: float = _setting(5.0, "they rest no longer than this, whatever they took")
     calls_in_flight_max: int = _setting(256, "HTTP calls of a worker to one channel at once")
     record_interval_ms: float = _setting(5.0, "results are written at least this often")
     record_backlog_rows_max: int = _setting(

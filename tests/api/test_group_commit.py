@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -17,11 +17,11 @@ from lumbung.api.metrics import ApiMetrics
 from lumbung.clock import SystemClock
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection
-from lumbung.db.wake import Waker
+from lumbung.db.wake import Hints, Waker
 from lumbung.errors import CommitUnknown, LockBusy, LumbungError, NotFound, Unavailable
 from lumbung.inventory.stock import Receipt
 from lumbung.keyring import Keyring
-from lumbung.model import Idempotency, StockUpdate, Submission
+from lumbung.model import Idempotency, Lane, StockUpdate, Submission
 from lumbung.settings import Settings
 from tests.flow.hub import FAST, Client, running_api, until
 from tests.world import PARTNER_ID, RULES, World, stock_update
@@ -184,7 +184,8 @@ async def test_a_commit_wakes_who_listens_to_the_stores_concerned(world: World) 
     async with group.running():
         await group.submit(stock_update(bklp=1))
         await group.submit(stock_update(blib=1))
-    assert group.waker.woken == [frozenset(), frozenset({world.stores["Toko Padi"].id})]
+    [state] = (await world.states()).values()
+    assert group.waker.woken == [{}, {world.stores["Toko Padi"].id: {state["listing_id"]: Lane.RISING}}]
 
 
 class Noting(Waker):
@@ -192,10 +193,10 @@ class Noting(Waker):
 
     def __init__(self, pool: Pool, *, interval_seconds: float):
         super().__init__(pool, interval_seconds=interval_seconds)
-        self.woken: list[frozenset[int]] = []
+        self.woken: list[Hints] = []
 
-    def wake(self, stores: Iterable[int]) -> None:
-        self.woken.append(frozenset(stores))
+    def wake(self, hints: Hints) -> None:
+        self.woken.append(hints)
 
 
 # Requests that fail

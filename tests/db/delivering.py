@@ -147,7 +147,8 @@ async def window(world: World, *, store: str = "Toko Padi", **more: Any) -> list
         return await delivery.due_window(connection, tenant_id=world.tenant_id, store_id=store_id, **arguments | more)
 
 
-async def release(world: World, limit: int = 100) -> set[int]:
+async def release(world: World, limit: int = 100) -> dict[int, dict[int, int]]:
+    """What is due by it: listings with their lanes, by store."""
     async with world.pool.connection() as connection:
         return await delivery.release_waits(
             connection, store_ids=[row.id for row in world.stores.values()], wait_seconds_max=DAY, limit=limit

@@ -689,7 +689,7 @@ async def test_a_doubtful_quantity_is_kept_until_a_delivery_that_needs_no_confir
     await record(world, held, Told(listing, version, 20, Deliver(30.0)))
     assert await state(world, "state", "quantity_doubtful", "doubtful_until") == ("idle", 20, until)
     await wait_over(world)
-    assert await release(world) == {held.store_id}
+    assert await release(world) == {held.store_id: {listing: 3}}
     assert await state(world, "state", "lane", "due_for") == ("due", 3, "confirm")
     await record(world, held, Told(listing, version, 20, due_for=DueFor.CONFIRM))
     assert await state(world, "state", "due_for") == ("idle", "push")
@@ -1123,7 +1123,7 @@ async def test_a_parked_listing_without_anything_newer_stays_and_the_next_update
     newer = [await update(world, 5), await update(world, 6)]
     assert await state(world, "state", "park_reason", "version_due") == ("parked", "Banned", newer[1])
     await wait_over(world)
-    assert await release(world) == {held.store_id}
+    assert await release(world) == {held.store_id: {listing: 3}}
     assert await state(world, "state", "lane", "park_reason", "park_retry_at") == ("due", 3, None, None)
     await record(world, held, Told(listing, newer[1], 6, "parked", message="Still banned"))
     await wait_over(world)
@@ -1164,9 +1164,9 @@ async def test_what_comes_back_goes_into_the_lane_of_its_quantity(
 async def test_a_wait_further_ahead_than_any_can_be_is_over(world: World) -> None:
     held, listing, version = await due_listing(world)
     await record(world, held, Told(listing, version, 20, "retry", DAY - 60))
-    assert await release(world) == set()
+    assert await release(world) == {}
     await world.execute("UPDATE listing_wait SET due_at = now() + interval '2 days'")
-    assert await release(world) == {held.store_id}
+    assert await release(world) == {held.store_id: {listing: 5}}
     assert await state(world, "state") == ("due",)
 
 
@@ -1180,7 +1180,7 @@ async def test_no_more_come_back_at_once_than_the_limit(world: World) -> None:
     assert len(await waits(world)) == 3
     await release(world, limit=2)
     await release(world, limit=2)
-    assert await release(world, limit=2) == set()
+    assert await release(world, limit=2) == {}
     assert len(await window(world)) == 5
 
 
@@ -1190,8 +1190,8 @@ async def test_a_listing_that_is_being_written_is_left_for_the_next_look(world: 
     await wait_over(world)
     async with world.pool.transaction() as connection:
         await connection.execute("SELECT FROM listing_state FOR NO KEY UPDATE")
-        assert await release(world) == set()
-    assert await release(world) == {held.store_id}
+        assert await release(world) == {}
+    assert await release(world) == {held.store_id: {listing: 5}}
 
 
 async def test_a_wait_that_was_put_off_while_it_was_being_released_stays(world: World) -> None:
@@ -1230,5 +1230,5 @@ async def test_waits_of_stores_that_are_not_named_stay(world: World) -> None:
     await wait_over(world)
     async with world.pool.connection() as connection:
         found = await delivery.release_waits(connection, store_ids=[held.store_id + 1], wait_seconds_max=DAY, limit=9)
-    assert found == set()
+    assert found == {}
     assert await waits(world) == [(listing, "backoff")]

@@ -18,7 +18,7 @@ from lumbung.cli.compose import maintain
 from lumbung.db import budget, delivery, lease, migrate, partitions, stock, wake
 from lumbung.db.partitions import PARTITIONED, partition_name, weeks
 from lumbung.db.query import Queries
-from lumbung.db.wake import Listener
+from lumbung.db.wake import Hints, Listener
 from lumbung.dispatch.policy import Again, Deliver, Park, Retry
 from lumbung.inventory.stock import Receipt, accept
 from lumbung.model import StockUpdate, Submission
@@ -69,12 +69,12 @@ async def test_attempts_write_no_history_until_an_item_ends(world: World) -> Non
 
 async def test_accepting_notifies_nobody_in_its_own_transaction(world: World) -> None:
     await world.small()
-    heard: asyncio.Queue[frozenset[int] | None] = asyncio.Queue()
+    heard: asyncio.Queue[Hints | None] = asyncio.Queue()
     listening = asyncio.create_task(Listener(world.pool, Settings()).listen(heard.put_nowait))
     assert await heard.get() is None
     await world.accepted(stock_update(blib=1))
     await wake.notify(world.pool, [4711])
-    assert await heard.get() == frozenset({4711})
+    assert await heard.get() == {4711: {}}
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

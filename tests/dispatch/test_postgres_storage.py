@@ -20,6 +20,7 @@ from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.storage import Recorded, Renewal
 from lumbung.errors import LockBusy, LumbungError, Unavailable
+from lumbung.model import Lane
 from lumbung.settings import Settings
 from tests.db.delivering import CHANNELS, LIFETIME, QUIESCE, Told, blocked, leased, report
 from tests.dispatch.weather import Weather
@@ -333,7 +334,7 @@ async def test_a_wait_longer_than_any_can_be_is_over(
             "UPDATE listing_wait SET due_at = now() + $2 * interval '1 second' WHERE listing_id = $1", listing, seconds
         )
     assert [found.ready for found in await storage.look()] == [True]
-    assert await storage.release_waits([held.store_id]) == {held.store_id}
+    assert await storage.release_waits([held.store_id]) == {held.store_id: {ids["b"]: Lane.RETRY_RISING}}
     assert await states(world) == {"a": "waiting", "b": "due"}
     assert [(found.due, found.ready) for found in await storage.look()] == [(True, False)]
 

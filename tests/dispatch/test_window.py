@@ -18,8 +18,10 @@ from lumbung.clock import ManualClock
 from lumbung.db.delivery import Due, Submitted
 from lumbung.dispatch.batching import LANES, Bisection, Locks
 from lumbung.dispatch.report import Lease
+from lumbung.dispatch.rest import Rest
 from lumbung.dispatch.storage import Storage
 from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
+from lumbung.errors import Unavailable
 from lumbung.model import DueFor
 
 LEASE = Lease(store_id=1, tenant_id=1, epoch=1, channel="shpe", store_name="Toko")
@@ -58,6 +60,13 @@ class Memory:
         self.windows = 0
         self.asked_now: list[list[int]] = []
         self.with_locations: set[bool] = set()
+        self.away = False
+        self.takes_seconds, self.clock = 0.0, ManualClock()
+
+    def _answer(self) -> None:
+        self.clock.advance(self.takes_seconds)
+        if self.away:
+            raise Unavailable("away")
 
     def add(self, listing_id: int, lane: int = 1, item: str = "x", due_for: DueFor = DueFor.PUSH) -> None:
         variant = json.dumps({"item": item})
@@ -72,6 +81,7 @@ class Memory:
         self, lease: Lease, *, cursors: Mapping[int, int], busy: Iterable[int], limit: int, with_locations: bool
     ) -> list[Due]:
         assert lease is LEASE
+        self._answer()
         self.windows += 1
         self.with_locations.add(with_locations)
         busy, found = set(busy), []
@@ -81,6 +91,7 @@ class Memory:
         return found
 
     async def due_now(self, lease: Lease, listing_ids: Sequence[int], *, with_locations: bool) -> list[Due]:
+        self._answer()
         self.asked_now.append(list(listing_ids))
         return [self.due[listing] for listing in listing_ids if listing in self.due]
 
@@ -89,7 +100,12 @@ class Shelf:
     """A window with everything that it needs."""
 
     def __init__(
-        self, *, listings_max: int = 200, reads_back: bool = True, channel: PlayedChannel | None = None
+        self,
+        *,
+        listings_max: int = 200,
+        reads_back: bool = True,
+        channel: PlayedChannel | None = None,
+        hinted_max: int = 1000,
     ) -> None:
         self.memory, self.clock, self.bisection, self.locks = Memory(), ManualClock(), Bisection(), Locks()
         self.window = Window(
@@ -97,13 +113,19 @@ class Shelf:
             cast(Channel, channel or PlayedChannel()),
             cast(Storage, self.memory),
             self.clock,
-            WindowSizes(listings_max, calls_per_second=2.0, fresh_seconds=0.02),
+            WindowSizes(listings_max, calls_per_second=2.0, fresh_seconds=0.02, hinted_max=hinted_max),
             self.bisection,
             self.locks,
+            Rest(20.0, 5.0),
             reads_back=reads_back,
         )
 
     async def take(self) -> list[int] | None:
+        """By a scan if need be."""
+        self.window.look()
+        return await self.take_hinted()
+
+    async def take_hinted(self) -> list[int] | None:
         batch = await self.window.next()
         return None if batch is None else ids(batch)
 
@@ -312,29 +334,177 @@ async def test_locations_are_read_where_the_channel_knows_them(location_aware: b
     assert shelf.memory.with_locations == {location_aware}
 
 
+async def test_what_is_hinted_is_read_by_its_key_without_a_scan() -> None:
+    shelf = await quiet_shelf()
+    for listing in (1, 2, 3):
+        shelf.memory.add(listing, lane=2)
+    shelf.window.hint({2: 2, 3: 2, 4: 1})
+    assert await shelf.take_hinted() == [2, 3]
+    assert await shelf.take_hinted() is None
+    assert (shelf.memory.asked_now, shelf.memory.windows) == ([[4, 2, 3]], 1)
+
+
+async def test_what_is_hinted_and_gone_is_read_before_what_is_there_and_lanes_share_what_is_read_at_once() -> None:
+    shelf = await quiet_shelf(listings_max=5)
+    for listing in range(1, 21):
+        shelf.memory.add(listing, lane=2 if listing <= 10 else 1)
+    shelf.window.hint({listing: shelf.memory.due[listing].lane for listing in range(1, 21)})
+    assert await shelf.take_hinted() == [11, 12, 13, 14]
+    assert await shelf.take_hinted() == [1]
+    assert shelf.memory.asked_now == [[11, 12, 13, 14, 1]]
+
+
+async def test_a_retry_that_is_hinted_as_something_fresh_takes_its_place_among_the_retries() -> None:
+    shelf = await quiet_shelf(listings_max=5)
+    for listing in range(1, 11):
+        shelf.memory.add(listing, lane=4 if listing <= 5 else 1)
+    shelf.window.hint(dict.fromkeys(range(1, 11), 1))
+    taken = [listing for _ in range(4) for listing in await shelf.take_hinted() or ()]
+    assert taken == [6, 7, 8, 9, 1, 10, 2, 3, 4, 5]
+
+
+async def test_a_listing_that_is_hinted_while_it_is_busy_is_read_when_it_is_free() -> None:
+    shelf = await quiet_shelf()
+    shelf.memory.add(1)
+    shelf.window.busy |= {1}
+    shelf.window.hint({1: 1})
+    assert await shelf.take_hinted() is None
+    shelf.window.busy -= {1}
+    assert (await shelf.take_hinted(), shelf.memory.windows) == ([1], 1)
+
+
+async def test_a_listing_that_a_scan_passes_over_because_it_is_busy_is_read_when_it_is_free() -> None:
+    shelf = Shelf()
+    shelf.memory.add(1)
+    shelf.window.busy |= {1}
+    assert await shelf.take() is None
+    shelf.window.busy -= {1}
+    assert (await shelf.take_hinted(), shelf.memory.windows, shelf.memory.asked_now) == ([1], 1, [[1]])
+
+
+async def test_once_a_scan_has_been_all_round_and_found_nothing_there_is_none_until_it_is_called_for() -> None:
+    shelf = await quiet_shelf()
+    shelf.memory.add(1)
+    assert (await shelf.take_hinted(), shelf.window.scan_after(0.0), shelf.memory.windows) == (None, None, 1)
+    shelf.window.look()
+    assert (shelf.window.scan_after(0.0), await shelf.take_hinted(), shelf.memory.windows) == (0.0, [1], 2)
+
+
+async def test_a_scan_rests_for_a_multiple_of_what_the_last_one_took_while_hints_are_read() -> None:
+    shelf = Shelf()
+    shelf.memory.takes_seconds, shelf.memory.clock = 0.125, shelf.clock
+    shelf.memory.add(1)
+    assert await shelf.take() == [1]
+    shelf.window.busy |= {1}
+    shelf.memory.add(2)
+    shelf.memory.add(3)
+    shelf.window.hint({2: 1})
+    assert (await shelf.take(), shelf.memory.windows) == ([2], 1)
+    shelf.window.busy |= {2}
+    assert (await shelf.take(), shelf.memory.windows) == (None, 1)
+    assert shelf.window.scan_after(shelf.clock.monotonic()) == 2.375
+    shelf.clock.advance(2.375)
+    assert (await shelf.take(), shelf.memory.windows) == ([3], 2)
+
+
+async def test_a_scan_that_has_rested_goes_before_what_is_hinted() -> None:
+    shelf = Shelf()
+    shelf.memory.add(1)
+    shelf.memory.add(2)
+    shelf.window.hint({2: 1})
+    del shelf.memory.due[2]
+    assert (await shelf.take(), shelf.memory.windows, shelf.memory.asked_now) == ([1], 1, [])
+
+
+async def test_while_nothing_is_hinted_a_backlog_is_scanned_without_a_rest() -> None:
+    shelf = Shelf(listings_max=2)
+    shelf.memory.takes_seconds, shelf.memory.clock = 0.125, shelf.clock
+    for listing in range(1, 7):
+        shelf.memory.add(listing)
+    assert [await shelf.take() for _ in range(3)] == [[1, 2], [3, 4], [5, 6]]
+    assert (shelf.memory.windows, shelf.window.scan_after(0.375)) == (3, 0.0)
+
+
+async def test_hints_that_are_forgotten_call_for_a_scan() -> None:
+    shelf = await quiet_shelf(hinted_max=1)
+    shelf.memory.add(1)
+    shelf.memory.add(2)
+    shelf.window.hint({1: 1, 2: 1})
+    assert await shelf.take_hinted() == [1, 2]
+    assert shelf.memory.windows == 2
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+async def test_what_could_not_be_read_is_still_looked_for(hinted: bool) -> None:
+    shelf = await quiet_shelf()
+    shelf.memory.add(1)
+    shelf.memory.away = True
+    if hinted:
+        shelf.window.hint({1: 1})
+    else:
+        shelf.window.look()
+    with pytest.raises(Unavailable):
+        await shelf.take_hinted()
+    shelf.memory.away = False
+    assert await shelf.take_hinted() == [1]
+
+
+async def test_what_was_read_again_in_vain_is_still_looked_for() -> None:
+    shelf = await quiet_shelf()
+    shelf.memory.add(1)
+    shelf.window.hint({1: 1})
+    await shelf.window.fill()
+    shelf.clock.advance(1.0)
+    shelf.memory.away = True
+    with pytest.raises(Unavailable):
+        await shelf.take_hinted()
+    shelf.memory.away = False
+    assert (await shelf.take_hinted(), shelf.memory.windows) == ([1], 1)
+
+
+async def quiet_shelf(*, listings_max: int = 200, hinted_max: int = 1000) -> Shelf:
+    """Its first scan has found nothing."""
+    shelf = Shelf(listings_max=listings_max, hinted_max=hinted_max)
+    assert await shelf.take() is None
+    return shelf
+
+
+TOLD = st.one_of(st.none(), st.sampled_from(LANES))
+"""As due in this lane, right or wrong; None: only that something is due."""
+
+
 class WindowMachine(RuleBasedStateMachine):
     """A store whose listings come and go. The model is a list of what was returned, and the set of those in flight."""
 
     @initialize(batch_max=st.integers(1, 4), listings_max=st.integers(1, 20))
     def make(self, batch_max: int, listings_max: int) -> None:
         self.channel = PlayedChannel(batch_max=batch_max)
-        self.shelf = Shelf(listings_max=listings_max, channel=self.channel)
+        self.shelf = Shelf(listings_max=listings_max, channel=self.channel, hinted_max=5)
         self.memory, self.window = self.shelf.memory, self.shelf.window
         self.in_flight: list[list[int]] = []
         self.named = 0
 
-    @rule(lane=st.sampled_from(LANES), item=st.sampled_from("xy"), listings=st.integers(1, 15))
-    def some_become_due(self, lane: int, item: str, listings: int) -> None:
+    @rule(lane=st.sampled_from(LANES), item=st.sampled_from("xy"), listings=st.integers(1, 15), told=TOLD)
+    def some_become_due(self, lane: int, item: str, listings: int, told: int | None) -> None:
         for _ in range(listings):
             self.named += 1
             # Spread over the ids, so that some come behind the cursor.
-            self.memory.add(self.named * 37 % 1009 + 1, lane=lane, item=item)
+            listing_id = self.named * 37 % 1009 + 1
+            self.memory.add(listing_id, lane=lane, item=item)
+            self.tell(listing_id, told)
 
-    @rule(lane=st.sampled_from(LANES), data=st.data())
-    def one_changes_its_lane(self, lane: int, data: st.DataObject) -> None:
+    @rule(lane=st.sampled_from(LANES), data=st.data(), told=TOLD)
+    def one_changes_its_lane(self, lane: int, data: st.DataObject, told: int | None) -> None:
         if self.memory.due:
             listing = self.memory.due[data.draw(st.sampled_from(sorted(self.memory.due)))]
             self.memory.due[listing.listing_id] = replace(listing, lane=lane, version=listing.version + 1)
+            self.tell(listing.listing_id, told)
+
+    def tell(self, listing_id: int, lane: int | None) -> None:
+        if lane is None:
+            self.window.look()
+        else:
+            self.window.hint({listing_id: lane})
 
     @rule(ms=st.integers(0, 30))
     def time_passes(self, ms: int) -> None:
@@ -366,6 +536,8 @@ class WindowMachine(RuleBasedStateMachine):
         if delivered:
             for listing in listings:
                 self.memory.due.pop(listing, None)
+        else:
+            self.window.hint({listing: self.memory.due[listing].lane for listing in listings})
 
     @invariant()
     def no_listing_is_in_two_calls(self) -> None:

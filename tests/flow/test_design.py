@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.migrate import migrate
 from lumbung.db.partitions import ensure
 from lumbung.db.pool import Pool
+from lumbung.db.wake import OnWake
 from lumbung.keyring import Keyring
 from tests.flow.hub import FAST, running_hub, running_worker, until
 from tests.flow.shop import running_shop
@@ -30,7 +31,7 @@ class Deaf:
     def __init__(self, *given: object) -> None:
         self.told: list[int] = []
 
-    async def run(self, on_wake: Callable[[frozenset[int] | None], None]) -> None:
+    async def run(self, on_wake: OnWake) -> None:
         await asyncio.Event().wait()
 
     async def tell(self, store_ids: Iterable[int]) -> None:

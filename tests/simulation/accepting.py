@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lumbung.inventory.sellable import lane_of
+from lumbung.inventory.stock import due_of
 from lumbung.inventory.variant_stock import Contribution as Held
 from lumbung.inventory.variant_stock import EndedItem, ListingStock, NewItem, StoredItem, VariantStock
 from lumbung.model import StockUpdate
@@ -14,11 +15,11 @@ from tests.simulation.tables import Contribution, Item, Key, Listing, State, Tab
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`due`: the listings that are to be told something."""
+    """`due`: the listings that are to be told something; `hints`: what a wake-up says of them."""
 
     update_id: int
     code: str
-    stores: frozenset[int]
+    hints: dict[int, dict[int, int]]
     due: tuple[int, ...]
 
 
@@ -32,8 +33,7 @@ def accept(tables: Tables, tenant_id: int, update: StockUpdate, code: str, wareh
     still_open = sum(item.message is None for item in items)
     tables.updates[version] = Update(version, tenant_id, code, at, len(items), still_open)
     _write(tables, stock)
-    stores = frozenset(item.store_id for item in items if item.message is None)
-    return Accepted(version, code, stores, tuple(stock.changes.due))
+    return Accepted(version, code, due_of(stock, items), tuple(stock.changes.due))
 
 
 def _load(tables: Tables, tenant_id: int, variant_id: int, sku: str) -> VariantStock:

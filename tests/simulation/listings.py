@@ -25,14 +25,14 @@ def look(tables: Tables, wait_seconds_max: float) -> list[Work]:
     ]
 
 
-def release_waits(tables: Tables, store_ids: Iterable[int], wait_seconds_max: float) -> set[int]:
+def release_waits(tables: Tables, store_ids: Iterable[int], wait_seconds_max: float) -> dict[int, dict[int, int]]:
     mine, now = set(store_ids), tables.now()
     over = [
         (key, wait)
         for key, wait in tables.waits.items()
         if wait.store_id in mine and is_over(wait, now, wait_seconds_max)
     ]
-    changed = set()
+    due: dict[int, dict[int, int]] = {}
     for key, wait in over:
         state = tables.states[key]
         del tables.waits[key]
@@ -41,9 +41,10 @@ def release_waits(tables: Tables, store_ids: Iterable[int], wait_seconds_max: fl
             _bring_back(state, wait, now)
         if again or wait.reason == "parked":
             state.park_retry_at = None
-            changed.add(state.store_id)
             state.check()
-    return changed
+            if state.lane > 0:
+                due.setdefault(state.store_id, {})[state.listing_id] = state.lane
+    return due
 
 
 def _again(state: State, wait: Wait) -> bool:

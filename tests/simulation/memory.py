@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from lumbung.db.budget import Grant
 from lumbung.db.delivery import Due, Work
 from lumbung.db.lease import ChannelTimes, LeaseRow, StoredTokens
+from lumbung.db.wake import Hints
 from lumbung.dispatch.report import Lease, Report
 from lumbung.dispatch.storage import Recorded, Renewal
 from lumbung.errors import LockBusy, LumbungError, Unavailable
@@ -145,7 +146,7 @@ class MemoryStorage:
     async def pause(self, lease: Lease, reason: str) -> bool:
         return await self._link.run(lambda: leases.pause_held(self._tables, lease.store_id, lease.epoch, reason))
 
-    async def release_waits(self, store_ids: Iterable[int]) -> set[int]:
+    async def release_waits(self, store_ids: Iterable[int]) -> Hints:
         stores = list(store_ids)
         return await self._link.run(lambda: listings.release_waits(self._tables, stores, self._wait_seconds_max))
 

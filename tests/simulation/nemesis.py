@@ -90,7 +90,7 @@ class Nemesis:
     def _resume(self, store_id: int) -> None:
         self._tell(f"resume store {store_id}")
         leases.resume(self._simulation.tables, store_id)
-        self._simulation.bell.ring([store_id])
+        self._simulation.bell.ring({store_id: {}})
 
     def mend(self) -> None:
         """What an operator does who looks now and then: log in again where a pair is gone for good, resume."""

@@ -195,7 +195,7 @@ class Simulation:
             if not self.faults.away:
                 accepted = accept(self.tables, tenant_id, update, f"code-{number}")
                 self.auditor.accepted(accepted, tenant_id)
-                self.bell.ring(sorted(accepted.stores))
+                self.bell.ring(accepted.hints)
 
     async def _shop(self) -> None:
         dice, rate = self._dice("customers"), self.scenario.customers

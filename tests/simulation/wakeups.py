@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import Context, copy_context
 from random import Random
 
+from lumbung.db.wake import Hints, OnWake, payload_of, read_payload
 from tests.simulation.loop import Process, VirtualLoop
-
-OnWake = Callable[[frozenset[int] | None], None]
 
 
 class Bell:
@@ -21,13 +20,13 @@ class Bell:
         self._loop = loop
         self._dice = dice
 
-    def ring(self, store_ids: Iterable[int], besides: str = "") -> None:
+    def ring(self, hints: Hints, besides: str = "") -> None:
         """Nobody hears what has not been listening since before it was told."""
-        named = frozenset(store_ids)
+        payload = payload_of(hints)
         for name, (context, on_wake) in self.listeners.items():
             if name != besides and self._dice.random() >= self.lost:
                 when = self._loop.time() + 0.001 + 0.01 * self._dice.random()
-                self._loop.call_at(when, on_wake, named, context=context)
+                self._loop.call_at(when, on_wake, read_payload(payload), context=context)
 
 
 class SimulatedWakeUps:
@@ -43,4 +42,4 @@ class SimulatedWakeUps:
             self._bell.listeners.pop(self._process.name, None)
 
     async def tell(self, store_ids: Iterable[int]) -> None:
-        self._bell.ring(store_ids, besides=self._process.name)
+        self._bell.ring({store: {} for store in store_ids}, besides=self._process.name)

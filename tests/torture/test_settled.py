@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lumbung.db.audit import Effect, Unsettled
+from lumbung.db.inspection import Effect, Unsettled
 from lumbung.torture import settled
 from lumbung.torture.evidence import Call
 from lumbung.torture.findings import Audit

@@ -216,13 +216,11 @@ class GroupCommit:
         del self._aside[sku]
 
     def _answer(self, group: Sequence[_Waiting], results: Sequence[Result]) -> None:
-        stores: set[int] = set()
         for waiting, result in zip(group, results, strict=True):
             if isinstance(result, Receipt):
-                stores |= result.stores
+                self._waker.wake(result.due)
             if not waiting.result.done():
                 waiting.result.set_result(result)
-        self._waker.wake(stores)
 
     async def _transact(self, group: Sequence[_Waiting], lock_timeout_ms: int) -> list[Result]:
         started = self._clock.monotonic()

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -75,12 +75,12 @@ ENV: Mapping[str, str] = {
     "LUMBUNG_PARTNER_CACHE_SECONDS": "2",
     "LUMBUNG_KEY_FILE": "",
 }
-LIMITS = {"quiesce_seconds": f"{TIMES.quiesce:g}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. `program`: the command line of a hub process; `env`: added to its environment."""
+    """One run. `program`: the command line of a hub process; `env`: added to its environment; `quiesce_seconds`: of
+    every store; `rest_seconds`: how long is waited at most until nothing happens any more."""
 
     seconds: float
     seed: int
@@ -94,11 +94,17 @@ class Plan:
     writers: int = 12
     env: Mapping[str, str] = field(default_factory=lambda: ENV)
     program: Sequence[str] = PROGRAM
+    quiesce_seconds: float = TIMES.quiesce
+    rest_seconds: float = REST_SECONDS
+
+    @property
+    def times(self) -> Times:
+        return replace(TIMES, quiesce=self.quiesce_seconds)
 
     @property
     def lengths(self) -> Lengths:
         calm = min(CALM_SHARE * self.seconds, CALM_SECONDS_MAX) if self.names else self.seconds
-        return Lengths(calm, self.seconds - calm, REST_SECONDS)
+        return Lengths(calm, self.seconds - calm, self.rest_seconds)
 
     @property
     def outage_seconds(self) -> float:
@@ -131,6 +137,7 @@ def torture(
     apis: Annotated[int, typer.Option(min=1, max=50, help="API processes.")] = 2,
     updates_per_second: Annotated[float, typer.Option(min=0, help="Of all merchants; 0: as fast as it goes.")] = 150.0,
     calls_per_second: Annotated[float, typer.Option(min=1, max=10_000, help="What a store allows.")] = 50.0,
+    writers: Annotated[int, typer.Option(min=2, max=500, help="Partners' connections that send at once.")] = 12,
     keep: Annotated[Path | None, typer.Option(help="Keep logs and database in this new directory.")] = None,
 ) -> None:
     """Kill, freeze and cut off the hub's processes while marketplaces misbehave, and see whether a promise is broken.
@@ -149,6 +156,7 @@ def torture(
         workers,
         calls_per_second,
         updates_per_second,
+        writers,
     )
     with directory_for(keep) as directory:
         result = run(plan, directory)
@@ -199,7 +207,10 @@ async def _run(plan: Plan, settings: Settings, server: EmbeddedPostgres, clock_f
         output.note("starting the hub and the marketplaces")
         async with running(fleet_plan) as fleet:
             market = Market(fleet.sandbox_url)
-            limits = {**LIMITS, "calls_per_second": f"{plan.calls_per_second:g}"}
+            limits = {
+                "quiesce_seconds": f"{plan.quiesce_seconds:g}",
+                "calls_per_second": f"{plan.calls_per_second:g}",
+            }
             size = making.Size(plan.tenants, plan.skus, plan.calls_per_second)
             made = await making.make(hub, f"http://{HOST}:{fleet.market.port}", size, plan.names, limits)
             targets = Targets(
@@ -210,9 +221,9 @@ async def _run(plan: Plan, settings: Settings, server: EmbeddedPostgres, clock_f
                 hub.pool,
                 server,
                 random.Random(plan.seed),  # noqa: S311
-                TIMES.lifetime,
-                TIMES.quiesce,
-                TIMES.timeout,
+                plan.times.lifetime,
+                plan.times.quiesce,
+                plan.times.timeout,
                 plan.outage_seconds,
                 partial(making.agree_again, hub, made, market),
                 clock_file,
@@ -254,7 +265,7 @@ async def _fight(plan: Plan, targets: Targets, directory: Path) -> Result:
         targets.fleet.members,
         histories,
         at_rest,
-        TIMES,
+        plan.times,
     )
     return Result(targets.journal, judgement, restless)
 

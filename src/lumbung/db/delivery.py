@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lumbung.db.query import Connection, Queries
-from lumbung.model import DueFor
+from lumbung.model import DueFor, Lane
 
 _queries = Queries(__file__)
 
@@ -85,12 +85,16 @@ async def stores_with_work(
 
 async def release_waits(
     connection: Connection, *, store_ids: Iterable[int], wait_seconds_max: float, limit: int
-) -> set[int]:
-    """Bring back listings whose wait is over; returns their stores."""
+) -> dict[int, dict[int, int]]:
+    """Bring back listings whose wait is over; returns by store those that are due, with their lanes."""
     rows = await _queries["release_waits"].all(
         connection, store_ids=list(store_ids), wait_seconds_max=wait_seconds_max, limit=limit
     )
-    return {row["store_id"] for row in rows}
+    due: dict[int, dict[int, int]] = {}
+    for row in rows:
+        if row["lane"] != Lane.NONE:
+            due.setdefault(row["store_id"], {})[row["listing_id"]] = row["lane"]
+    return due
 
 
 async def due_window(

@@ -86,29 +86,42 @@ UPDATE listing_state s SET
     park_retry_at = NULL
 FROM ready r
 WHERE s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id AND (r.again OR r.reason = 'parked')
-RETURNING s.store_id
+RETURNING s.store_id, s.listing_id, s.lane
 
 -- name: due_window
 -- Due listings of one live store, lane by lane from where the cursor stands, with what each is to show now: for the
 -- holder of this epoch only. `locations` is null unless asked for.
+-- The keys come first, from the index of the lanes alone, and only what they name is read: joined at once, all listings
+-- below the cursor are read with them.
+WITH named AS MATERIALIZED (
+    SELECT s.listing_id
+    FROM unnest(:lanes::smallint[], :cursors::bigint[]) AS want (lane, cursor)
+    CROSS JOIN LATERAL (
+        SELECT s.listing_id FROM listing_state s
+        WHERE s.tenant_id = :tenant_id AND s.store_id = :store_id AND s.lane = want.lane AND s.lane > 0
+          AND s.listing_id > want.cursor AND s.listing_id <> ALL(:busy::bigint[])
+        ORDER BY s.listing_id LIMIT :limit
+    ) s
+    WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
+                  WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
+                    AND t.disabled_at IS NULL AND k.epoch = :epoch)
+)
 SELECT d.*
-FROM unnest(:lanes::smallint[], :cursors::bigint[]) AS want (lane, cursor)
+FROM named
 CROSS JOIN LATERAL (
     SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
            d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
            d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
            CASE WHEN :with_locations THEN d.locations END AS locations
     FROM due_listing d
-    WHERE d.tenant_id = :tenant_id AND d.store_id = :store_id AND d.lane = want.lane
-      AND d.listing_id > want.cursor AND d.listing_id <> ALL(:busy::bigint[])
-    ORDER BY d.listing_id LIMIT :limit
+    WHERE d.tenant_id = :tenant_id AND d.listing_id = named.listing_id
+    OFFSET 0  -- one by one, by key: not flattened into a join
 ) d
-WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
-              WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
-                AND t.disabled_at IS NULL AND k.epoch = :epoch)
+ORDER BY d.lane, d.listing_id
 
 -- name: due_now
--- The same for listings that were read a while ago: the newest quantity at this moment, if they are still due.
+-- The same for listings that are named, because they became due or were read a while ago: the newest quantity at this
+-- moment, if they are due.
 SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
        d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
        d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,

@@ -12,6 +12,7 @@ from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.permits import Permits
 from lumbung.dispatch.policy import Delays
 from lumbung.dispatch.recorder import Recorder
+from lumbung.dispatch.rest import Rest
 from lumbung.dispatch.storage import Storage
 from lumbung.settings import Settings
 
@@ -28,7 +29,7 @@ class StoreLimits:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all senders of a process share. `permits`: calls at once, by channel code. `look_after(seconds)`: have the
+    """What all senders of a process share. `permits`: calls at once, by channel code. `rest`: of scans. `look_after(seconds)`: have the
     worker look for waits that are over. `keep`: let a task end, also when its sender is gone."""
 
     storage: Storage
@@ -40,6 +41,7 @@ class Engine:
     budgets: Budgets
     metrics: WorkerMetrics
     dice: Callable[[], float]
+    rest: Rest
     look_after: Callable[[float], None]
     keep: Callable[[Awaitable[None]], None]
 

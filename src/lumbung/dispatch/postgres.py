@@ -10,6 +10,7 @@ from lumbung.db.budget import Grant
 from lumbung.db.delivery import Due, Work
 from lumbung.db.lease import ChannelTimes, LeaseRow, StoredTokens
 from lumbung.db.pool import Pool
+from lumbung.db.wake import Hints
 from lumbung.dispatch import recording
 from lumbung.dispatch.recording import RESPONSE_BYTES_MAX, storable
 from lumbung.dispatch.report import Lease, Report
@@ -90,7 +91,7 @@ class PostgresStorage:
 
     # --- listings ---
 
-    async def release_waits(self, store_ids: Iterable[int]) -> set[int]:
+    async def release_waits(self, store_ids: Iterable[int]) -> Hints:
         async with self._pool.connection() as connection:
             return await delivery.release_waits(
                 connection,

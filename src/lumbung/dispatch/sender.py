@@ -8,7 +8,7 @@ the limits on calls in flight allow. What is sent is the newest quantity at that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -34,13 +34,17 @@ from lumbung.dispatch.engine import Engine, StoreLimits, delays_of
 from lumbung.dispatch.judge import Exchanged, Judge, Moment, Told, Verdict, sent_quantity
 from lumbung.dispatch.pacing import Pacer
 from lumbung.dispatch.policy import (
+    Again,
     AwaitFloor,
+    Correct,
     Defer,
     Fine,
     Pause,
     Refresh,
     Retry,
+    Settle,
     SlowDown,
+    Stay,
     Submit,
     Trouble,
     Unclear,
@@ -49,8 +53,12 @@ from lumbung.dispatch.report import Lease, Report, Result
 from lumbung.dispatch.tokens import Refusal, TokenKeeper
 from lumbung.dispatch.window import Batch, Task, Window, WindowSizes
 from lumbung.errors import LumbungError
+from lumbung.model import Lane
 
 log = structlog.get_logger()
+
+STAYS_DUE = Stay | Again | Correct | Settle
+"""What may leave a listing due with nobody to say so. A newer version is hinted by who accepted it."""
 
 T = TypeVar("T")
 
@@ -82,9 +90,15 @@ class StoreSender:
             channel,
             engine.storage,
             engine.clock,
-            WindowSizes(settings.window_listings_max, limits.calls_per_second, settings.window_fresh_ms / 1000),
+            WindowSizes(
+                settings.window_listings_max,
+                limits.calls_per_second,
+                settings.window_fresh_ms / 1000,
+                settings.hinted_listings_max,
+            ),
             bisection,
             locks,
+            engine.rest,
             reads_back=isinstance(session, ReadsBack),
         )
         self._judge = Judge(
@@ -111,6 +125,12 @@ class StoreSender:
 
     def wake(self) -> None:
         """Look again: something may be due."""
+        self._window.look()
+        self._woken.set()
+
+    def hint(self, listings: Mapping[int, int]) -> None:
+        """These may be due, in these lanes."""
+        self._window.hint(listings)
         self._woken.set()
 
     @property
@@ -195,6 +215,8 @@ class StoreSender:
             await self._until(ready_at - now)
             return 0
         if not self._window and not await self._window.fill():
+            if (seconds := self._window.scan_after(self._engine.clock.monotonic())) is not None:
+                return seconds
             self._nothing_due(now)
             if self._tokens is not None and self._tokens.would_die and await self._may_call_now():
                 await asyncio.shield(self._start_task(self._keep_alive(self._tokens)))
@@ -209,7 +231,9 @@ class StoreSender:
             if not started:
                 permits.release()
         later = self._engine.clock.monotonic()
-        return 0 if started or self._ready_at(later) > later else None
+        if started or self._ready_at(later) > later:
+            return 0
+        return None if self._window else self._window.scan_after(later)
 
     def _nothing_due(self, now: float) -> None:
         """Rejections that were held for a verdict get theirs; a store without work may be given back one day."""
@@ -307,6 +331,7 @@ class StoreSender:
         """`refusal`: answers the call in its stead."""
         ids = {listing.listing_id for listing in batch.listings}
         held: set[int] = set()
+        settled: set[int] = set()
         try:
             exchanged, used = await self._exchange(batch, refusal)
             try:
@@ -322,9 +347,10 @@ class StoreSender:
                 self._breaker.abandoned(self._engine.clock.monotonic())
             calls = (*exchanged.calls, *(self._tokens.take_calls() if self._tokens else ()))
             await self._record(verdict, calls, pause)
+            settled = {result.listing_id for result in verdict.results if not isinstance(result.decision, STAYS_DUE)}
         finally:
             self._window.busy.difference_update(ids - held)
-            self._woken.set()
+            self.hint({one.listing_id: one.lane for one in batch.listings if one.listing_id not in settled | held})
 
     async def _tell(self, verdict: Verdict) -> None:
         """Write what is decided without a call."""
@@ -351,7 +377,7 @@ class StoreSender:
         ours = await recorded
         self._window.busy.difference_update(verdict.released)
         self._held.difference_update(verdict.released)
-        self._woken.set()
+        self.hint(dict.fromkeys((*verdict.released, *verdict.unpark), int(Lane.REFRESH)))
         if not ours:
             self._log.info("results were dropped: another process sends for this store")
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from lumbung.db.budget import Grant
 from lumbung.db.delivery import Due, Ended, Work
 from lumbung.db.lease import LeaseRow, StoredTokens
+from lumbung.db.wake import Hints
 from lumbung.dispatch.report import Key, Lease, Report
 
 
@@ -67,8 +68,8 @@ class Storage(Protocol):
 
     # --- listings ---
 
-    async def release_waits(self, store_ids: Iterable[int]) -> set[int]:
-        """Make due what has waited long enough in these stores; returns the stores that have something due by it."""
+    async def release_waits(self, store_ids: Iterable[int]) -> Hints:
+        """Make due what has waited long enough in these stores; returns what is due by it."""
         ...
 
     async def due_window(

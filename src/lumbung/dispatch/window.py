@@ -1,22 +1,32 @@
-"""What a store's sender reads next: a window of due listings, from a cursor that goes round, as batches.
+"""What a store's sender reads next: a window of due listings, as batches.
+
+    hinted     by their keys, those that somebody said are due (hinted.py)
+    scanned    from the lanes, by a cursor that goes round: finds everything that is due, whoever says so
+
+Scans are what is relied upon; hints only spare them. An index of what is due keeps an entry for everything that was due
+since the oldest snapshot began, so while somebody holds one a scan reads ever more of them. One is made when it is
+called for (at the start, at each poll, when a wake-up names no listings, when a hint was forgotten), and goes on until
+it has been all round and found nothing. Scans rest in between (rest.py), unless nothing is hinted and there is more.
 
 Never all that is due: about a second's worth, so that later zeros do not wait behind it. What was read too long ago is
 read again when it is sent, so that the newest quantity goes out. A listing is busy from the start of its call until the
-result is recorded, so it has at most one call in flight.
+result is recorded, so it has at most one call in flight. One that is passed over because it is busy is hinted instead.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from lumbung.channels.base import Channel
 from lumbung.clock import Clock
 from lumbung.db.delivery import Due
-from lumbung.dispatch.batching import LANES, Bisection, LaneShares, Locks, group, share_lanes
+from lumbung.dispatch.batching import LANES, RETRY, Bisection, LaneShares, Locks, group, share_lanes
+from lumbung.dispatch.hinted import Hinted
 from lumbung.dispatch.report import Lease
+from lumbung.dispatch.rest import Rest
 from lumbung.dispatch.storage import Storage
 from lumbung.model import DueFor
 
@@ -48,11 +58,12 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class WindowSizes:
     """`listings_max` read at once; about a second's worth at `calls_per_second`. `fresh_seconds`: what was read longer
-    ago is read again before it is sent."""
+    ago is read again before it is sent. `hinted_max`: listings of a lane."""
 
     listings_max: int
     calls_per_second: float
     fresh_seconds: float
+    hinted_max: int
 
 
 class Window:
@@ -65,6 +76,7 @@ class Window:
         sizes: WindowSizes,
         bisection: Bisection,
         locks: Locks,
+        rest: Rest,
         *,
         reads_back: bool,
     ):
@@ -76,9 +88,14 @@ class Window:
         self._locks = locks
         self._reads_back = reads_back
         self._fresh_seconds = sizes.fresh_seconds
+        self._rest = rest
         self._shares = LaneShares()
         self._cursors = dict.fromkeys(LANES, 0)
         self._batches: deque[Batch] = deque()
+        self._hinted = Hinted(sizes.hinted_max)
+        self._scan_wanted = True
+        self._scan_at = 0.0  # not before, while there is something else to read
+        self._more = False  # the last scan left something of what it saw
         self.busy: set[int] = set()
         manifest = channel.manifest
         per_second = max(sizes.calls_per_second, manifest.in_flight_max) * manifest.batch_max
@@ -91,35 +108,96 @@ class Window:
         """It could not be sent after all: it is the next again."""
         self._batches.appendleft(batch)
 
+    def look(self) -> None:
+        """Anything may be due."""
+        self._scan_wanted = True
+
+    def hint(self, listings: Mapping[int, int]) -> None:
+        """These may be due, in these lanes."""
+        if not self._hinted.add(listings):
+            self._scan_wanted = True
+
+    def scan_after(self, now: float) -> float | None:
+        """In how many seconds something may be found although nothing is hinted; None: it is not called for."""
+        if not self._scan_wanted:
+            return None
+        return 0.0 if self._more else max(0.0, self._scan_at - now)
+
     async def next(self) -> Batch | None:
-        """What to send now; None when nothing is due."""
+        """What to send now; None when nothing is due that may be looked for already."""
         while True:
             if not self._batches and not await self.fill():
                 return None
             batch = self._batches.popleft()
             if self._clock.monotonic() - batch.read_at > self._fresh_seconds:
                 batch = await self._again(batch)
+            self.hint({one.listing_id: one.lane for one in batch.listings if one.listing_id in self.busy})
             listings = tuple(listing for listing in batch.listings if listing.listing_id not in self.busy)
             if listings:
                 return Batch(batch.task, listings, batch.read_at)
 
     async def fill(self) -> bool:
-        """Read a window; when the cursor is at the end, go round once."""
+        """Read a window. A scan that has rested goes before what is hinted, which could put it off for ever; one that
+        has not is made when nothing else can be read and there is more than the last one gave."""
+        if self._scan_wanted and self._clock.monotonic() >= self._scan_at and await self._scan():
+            return True
+        if await self._read_hinted():
+            return True
+        return self._scan_wanted and self._more and await self._scan()
+
+    async def _scan(self) -> bool:
+        began, found = self._clock.monotonic(), True
+        self._scan_wanted = False  # from here on it may be called for anew
+        try:
+            found = await self._go_round()
+        finally:
+            self._scan_wanted = self._scan_wanted or found
+            now = self._clock.monotonic()
+            self._scan_at = self._rests_until(now, now - began)
+        return found
+
+    def _rests_until(self, now: float, took: float) -> float:
+        """A scan that gave as much as is read at once was worth its time: it puts off nobody else."""
+        return now + self._rest.seconds(took) if self._more else self._rest.until(now, took)
+
+    async def _go_round(self) -> bool:
+        """Read a window of the lanes; when the cursor is at the end, go round once."""
         for _ in range(2):
             went_round = any(self._cursors.values())
+            hinted, busy = list(self._hinted), set(self.busy)
             due = await self._storage.due_window(
                 self._lease,
                 cursors=self._cursors,
-                busy=self.busy,
+                busy=busy,
                 limit=self._size,
                 with_locations=self._channel.manifest.location_aware,
             )
+            self.hint(dict.fromkeys(busy - set(self._hinted), LANES[0]))
+            self._more = len(due) >= self._size
             if due:
-                self._batches.extend(self._batched(self._choose(due)))
+                chosen = self._choose(due)
+                self._hinted.discard({listing.listing_id for listing in chosen}.intersection(hinted))
+                self._batches.extend(self._batched(chosen))
                 return True
             self._cursors = dict.fromkeys(LANES, 0)
             if not went_round:
                 break
+        return False
+
+    async def _read_hinted(self) -> bool:
+        """Read what is hinted, as much as is read at once."""
+        while lanes := self._hinted.take(self._size, busy=self.busy):
+            try:
+                due = await self._read(lanes)
+            except BaseException:
+                self.hint(lanes)
+                raise
+            # A retry takes its place among retries: as what it is it is hinted there.
+            wrong = {one.listing_id: one.lane for one in due if _is_retry(one.lane) != _is_retry(lanes[one.listing_id])}
+            self.hint(wrong)
+            if right := [listing for listing in due if listing.listing_id not in wrong]:
+                self._batches.extend(self._batched(right))
+                return True
         return False
 
     def _choose(self, due: Sequence[Due]) -> list[Due]:
@@ -173,19 +251,32 @@ class Window:
 
     async def _again(self, batch: Batch) -> Batch:
         """The same listings as they are now, those whose task has changed meanwhile left for the next window."""
-        listings = await self._storage.due_now(
-            self._lease,
-            [listing.listing_id for listing in batch.listings],
-            with_locations=self._channel.manifest.location_aware,
-        )
+        lanes = {listing.listing_id: listing.lane for listing in batch.listings}
+        self._hinted.discard(lanes)
+        try:
+            listings = await self._read(lanes)
+        except BaseException:
+            self.hint(lanes)
+            raise
         handles = {_handle_of(listing) for listing in batch.listings}
         same = tuple(
             listing
             for listing in listings
             if self._task_of(listing) is batch.task and (batch.task is not Task.ASK or _handle_of(listing) in handles)
         )
+        kept = {listing.listing_id for listing in same}
+        self.hint({one.listing_id: one.lane for one in listings if one.listing_id not in kept})
         return Batch(batch.task, same, self._clock.monotonic())
+
+    async def _read(self, listing_ids: Iterable[int]) -> list[Due]:
+        return await self._storage.due_now(
+            self._lease, list(listing_ids), with_locations=self._channel.manifest.location_aware
+        )
 
 
 def _handle_of(listing: Due) -> str:
     return listing.submitted.handle if listing.submitted is not None else ""
+
+
+def _is_retry(lane: int) -> bool:
+    return lane > RETRY

@@ -22,6 +22,7 @@ import structlog
 from lumbung.clock import Clock
 from lumbung.db.delivery import Work
 from lumbung.db.lease import LeaseRow
+from lumbung.db.wake import Hints, OnWake
 from lumbung.dispatch.budgets import Budgets
 from lumbung.dispatch.engine import Engine
 from lumbung.dispatch.lease_clock import LeaseClock
@@ -30,6 +31,7 @@ from lumbung.dispatch.opening import Opener
 from lumbung.dispatch.permits import Permits
 from lumbung.dispatch.recorder import Recorder
 from lumbung.dispatch.report import Lease
+from lumbung.dispatch.rest import Rest
 from lumbung.dispatch.sender import StoreSender
 from lumbung.dispatch.share import excess, room
 from lumbung.dispatch.storage import Storage
@@ -42,9 +44,9 @@ TICK_SECONDS = 0.05
 
 
 class WakeUps(Protocol):
-    """Where wake-ups come from; they may be lost. `on_wake` gets the stores named, or None for all of them."""
+    """Where wake-ups come from; they may be lost."""
 
-    async def run(self, on_wake: Callable[[frozenset[int] | None], None]) -> None: ...
+    async def run(self, on_wake: OnWake) -> None: ...
 
     async def tell(self, store_ids: Iterable[int]) -> None:
         """Other workers may look at these stores."""
@@ -87,6 +89,7 @@ class Worker:
             budgets=Budgets(storage, clock, recheck_seconds=settings.lease_seconds),
             metrics=metrics,
             dice=dice,
+            rest=Rest(settings.scan_rest, settings.scan_rest_seconds_max),
             look_after=self._look_after,
             keep=self._keep,
         )
@@ -98,6 +101,7 @@ class Worker:
         self._kept: set[asyncio.Future[None]] = set()
         self._trading: dict[int, int] = {}  # stores without a sender until a token pair is written, by worker id
         self._look = asyncio.Event()
+        self._rest_seconds = settings.look_interval_ms / 1000  # before the next look
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
         self._beginning: set[int] = set()  # claimed, and about to get a sender
@@ -201,16 +205,18 @@ class Worker:
 
     # --- looking for work ---
 
-    def _wake(self, store_ids: frozenset[int] | None) -> None:
-        """Something may be due in these stores (None: anywhere)."""
-        if store_ids is None:
+    def _wake(self, hints: Hints | None) -> None:
+        """These may be due (None: anything)."""
+        if hints is None:
             self._elsewhere.clear()
             self._look.set()
             for sender, _ in self._senders.values():
                 sender.wake()
             return
-        for store_id in store_ids:
-            if store_id in self._senders:
+        for store_id, listings in hints.items():
+            if store_id in self._senders and listings:
+                self._senders[store_id][0].hint(listings)
+            elif store_id in self._senders:
                 self._senders[store_id][0].wake()
             elif store_id not in self._elsewhere:
                 self._look.set()
@@ -247,7 +253,7 @@ class Worker:
             except LumbungError as error:
                 self._tell(away=True, error=str(error))
                 await asyncio.sleep(self._settings.poll_seconds)
-            await asyncio.sleep(self._settings.look_interval_ms / 1000)
+            await asyncio.sleep(self._rest_seconds)
 
     async def _wait_for_look(self, next_poll: float) -> None:
         try:
@@ -259,7 +265,7 @@ class Worker:
 
     async def _look_for_work(self) -> None:
         await self._reap()
-        work = {found.store_id: found for found in await self._storage.look()}
+        work = {found.store_id: found for found in await self._looked()}
         self._with_work |= work.keys()
         await self._drop_revoked(work)
         await self._release_waits(found.store_id for found in work.values() if found.ready)
@@ -280,6 +286,15 @@ class Worker:
         self._elsewhere |= set(wanted) - self._senders.keys()
         self._count()
 
+    async def _looked(self) -> list[Work]:
+        """The stores with work. While a snapshot is held open this takes ever longer: the next one waits accordingly."""
+        began = self._clock.monotonic()
+        self._rest_seconds = self._settings.look_interval_ms / 1000
+        work = await self._storage.look()
+        took = self._clock.monotonic() - began
+        self._rest_seconds = max(self._rest_seconds, self._engine.rest.seconds(took))
+        return work
+
     def _tell_takeover(self, row: LeaseRow, found: Work) -> None:
         if found.worker_id in {None, self._worker_id} or row.doubt_seconds <= 0:
             return  # it was given back
@@ -295,8 +310,7 @@ class Worker:
         mine = [store_id for store_id in ready if store_id in self._senders]
         if not mine:
             return
-        for store_id in await self._storage.release_waits(mine) & self._senders.keys():
-            self._senders[store_id][0].wake()
+        self._wake(await self._storage.release_waits(mine))
 
     async def _drop_revoked(self, work: Mapping[int, Work]) -> None:
         """An operator has changed how a store is reached: it is opened anew."""

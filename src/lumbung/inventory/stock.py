@@ -17,7 +17,7 @@ A request that is refused (unknown SKU, over a limit, a used key) fails alone: i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,13 +46,14 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What answers an accepted update. `stores`: whose listings are now due; `update_id` 0 for a repeated key."""
+    """What answers an accepted update. `due`: by store, the listings that are due now, with their lanes; `update_id` 0
+    for a repeated key."""
 
     transaction_code: UUID
     tenant_id: int
     update_id: int
     created_at: datetime | None
-    stores: frozenset[int]
+    due: Mapping[int, Mapping[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ async def _claim_keys(connection: Connection, requests: list[_Request], rules: R
                     (Problem("Idempotency-Key", "was used with another body"),),
                 )
             elif code != submission.transaction_code:
-                request.receipt = Receipt(code, submission.tenant_id, 0, None, frozenset())
+                request.receipt = Receipt(code, submission.tenant_id, 0, None, {})
 
 
 def _key_of(submission: Submission) -> tuple[int, str, str]:
@@ -278,8 +279,21 @@ def _apply_one(request: _Request, reach: dict[tuple[int, str, int], str], versio
             assert message is not None
             variant.refuse_channel(update, warehouse_id, channel, message, version=version, at=at)
     request.items = variant.changes.items[known:]
-    stores = frozenset(item.store_id for item in request.items if item.message is None)
-    request.receipt = Receipt(request.submission.transaction_code, variant.tenant_id, version, at, stores)
+    due = due_of(variant, request.items)
+    request.receipt = Receipt(request.submission.transaction_code, variant.tenant_id, version, at, due)
+
+
+def due_of(variant: VariantStock, items: Iterable[NewItem]) -> dict[int, dict[int, int]]:
+    """By store, the listings of open items, with their lanes as of now."""
+    due: dict[int, dict[int, int]] = {}
+    for item in items:
+        if item.message is not None or item.listing_id is None:
+            continue
+        listing = variant.listings[item.listing_id]
+        quantity = listing.desired()
+        if quantity is not None:
+            due.setdefault(item.store_id, {})[listing.id] = int(lane_of(quantity, listing.delivered))
+    return due
 
 
 async def _reach_of(connection: Connection, requests: list[_Request], rules: Rules) -> dict[tuple[int, str, int], str]:

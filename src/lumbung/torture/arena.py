@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from lumbung.db import audit as asked
+from lumbung.db import inspection
 from lumbung.errors import LumbungError
 from lumbung.torture import settled
 from lumbung.torture.nemesis import Nemesis
@@ -43,7 +43,7 @@ async def started(targets: Targets, sandbox: HubProcess) -> None:
         if any(status != 200 for status in answers):
             return False
         async with targets.pool.connection() as connection:
-            return all([await asked.registered(connection, name_of(worker)) for worker in fleet.workers])
+            return all([await inspection.registered(connection, name_of(worker)) for worker in fleet.workers])
 
     await _until(all_work, START_SECONDS, "every process to work")
 
@@ -111,9 +111,9 @@ async def rest(targets: Targets, seconds: float) -> str:
 
 async def _restless(targets: Targets) -> str:
     async with targets.pool.connection() as connection:
-        unsettled = await asked.unsettled(connection)
-        open_items = await asked.open_items(connection)
-        paused = await asked.paused(connection)
+        unsettled = await inspection.unsettled(connection)
+        open_items = await inspection.open_items(connection)
+        paused = await inspection.paused(connection)
     healthy = {(store.channel, store.code) for store in targets.world.stores if not store.poison}
     if waiting := paused.keys() & healthy:
         return f"{len(waiting)} stores wait for a person"
@@ -128,12 +128,12 @@ async def _restless(targets: Targets) -> str:
 async def at_rest(targets: Targets) -> AtRest:
     async with targets.pool.connection() as connection:
         return AtRest(
-            tuple(await asked.unsettled(connection)),
-            await asked.parked(connection),
-            await asked.paused(connection),
-            await asked.open_items(connection),
-            await asked.miscounted(connection),
-            await asked.effects(connection),
+            tuple(await inspection.unsettled(connection)),
+            await inspection.parked(connection),
+            await inspection.paused(connection),
+            await inspection.open_items(connection),
+            await inspection.miscounted(connection),
+            await inspection.effects(connection),
         )
 
 
@@ -149,9 +149,9 @@ def _none_is_gone(processes: list[HubProcess]) -> None:
             raise LumbungError(f"{process.name} has ended: see {process.log_path}")
 
 
-async def _until(right: Callable[[], object], seconds: float, what: str) -> None:
+async def _until(right: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
     ends = time.monotonic() + seconds
-    while not await right():  # type: ignore[misc]
+    while not await right():
         if time.monotonic() > ends:
             raise LumbungError(f"Waited {seconds:g} seconds for {what}, in vain")
         await asyncio.sleep(LOOK_SECONDS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
-from lumbung.db import audit
+from lumbung.db import inspection
 from lumbung.torture.fault import Direction, Fault, Mode
 from lumbung.torture.fleet import Member
 from lumbung.torture.journal import Deed
@@ -17,6 +18,7 @@ HOLD_ANSWERS = Fault(mode=Mode.HOLD, direction=Direction.ANSWERS)
 HOLD_REQUESTS = Fault(mode=Mode.HOLD, direction=Direction.REQUESTS)
 LOSE_REQUESTS = Fault(mode=Mode.DROP, direction=Direction.REQUESTS)
 PATIENCE_LIFETIMES = 3.0
+LATE_SHARE = 0.9  # of the time for which a lost call may still take effect
 
 
 async def kill(targets: Targets) -> None:
@@ -37,7 +39,7 @@ async def kill_before_claim(targets: Targets) -> None:
         await worker.process.kill()
         worker.database.set_when_asked(LOOKS, HOLD_ANSWERS)
         await worker.process.start()
-        deed.hit = await targets.until(lambda: worker.database.triggered, PATIENCE_LIFETIMES * 2)
+        deed.hit = await targets.until(_triggered(worker), PATIENCE_LIFETIMES * 2)
         await worker.process.kill()
         worker.database.clear()
         await worker.process.start()
@@ -49,7 +51,7 @@ async def kill_after_claim(targets: Targets) -> None:
 
     async def holds() -> bool:
         async with targets.pool.connection() as connection:
-            return bool(await audit.held_by(connection, name_of(worker)))
+            return bool(await inspection.held_by(connection, name_of(worker)))
 
     with _aim(targets, "kill-after-claim", worker) as deed:
         await worker.process.kill()
@@ -68,6 +70,8 @@ async def kill_before_send(targets: Targets) -> None:
     with _aim(targets, "kill-before-send", worker) as deed:
         deed.hit = await _caught(targets, worker, fault, Direction.REQUESTS)
         await worker.process.kill()
+        if fault is HOLD_REQUESTS:
+            await asyncio.sleep(LATE_SHARE * targets.quiesce)  # by then somebody else has sent something newer
         targets.fleet.market.clear(worker.source)
         await worker.process.start()
 
@@ -100,7 +104,7 @@ async def kill_api(targets: Targets) -> None:
     api = targets.an_api()
     with targets.journal.deed("kill-api", workers=frozenset()) as deed:
         api.database.set_when_asked(COMMITS, HOLD_ANSWERS)
-        deed.hit = await targets.until(lambda: api.database.triggered, PATIENCE_LIFETIMES)
+        deed.hit = await targets.until(_triggered(api), PATIENCE_LIFETIMES)
         await asyncio.sleep(0.02)  # the commit is done
         await api.process.kill()
         api.database.clear()
@@ -127,9 +131,18 @@ async def restart(targets: Targets) -> None:
             deed.figures["exit_code"] = life.code
             if member.source:
                 async with targets.pool.connection() as connection:
-                    deed.figures["in_order"] = await audit.left_in_order(connection, name)
+                    deed.figures["in_order"] = await inspection.left_in_order(connection, name)
             await member.process.start()
         await targets.lifetimes(0.3, 0.6)
+
+
+def _triggered(member: Member) -> Callable[[], Awaitable[bool]]:
+    """Whether the request has come that its way to the database awaits."""
+
+    async def triggered() -> bool:
+        return member.database.triggered
+
+    return triggered
 
 
 def _aim(targets: Targets, name: str, worker: Member) -> AbstractContextManager[Deed]:

@@ -66,15 +66,7 @@ def judge(
     calls = list(evidence.read(directory / "calls.jsonl", Call))
     by_number = {call.received: call for call in calls}
     lines = order.timelines(world, journal)
-    writes = 0
-
-    def counted() -> object:
-        nonlocal writes
-        for write in evidence.read(directory / "writes.jsonl", Write):
-            writes += 1
-            yield write
-
-    order.check_order(audit, counted(), by_number, lines, clearness)  # type: ignore[arg-type]
+    order.check_order(audit, evidence.read(directory / "writes.jsonl", Write), by_number, lines, clearness)
     order.check_end(audit, world, lines, journal.newest(), at_rest.paused.keys())
     order.check_in_flight(audit, calls, clearness)
     limits.check_limits(audit, calls, clearness, lifetime=times.lifetime)
@@ -93,7 +85,7 @@ def judge(
     exits, exits_bad = figures.exits(journal)
     return Judgement(
         audit,
-        writes,
+        audit.looked_at.get(2, 0),
         len(calls),
         sum(not clearness.is_clear(call) for call in calls),
         Spread.of(order.healed(lines, _deeds_by_channel(world, journal))),

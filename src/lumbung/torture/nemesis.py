@@ -76,4 +76,5 @@ class Nemesis:
                 if stop.is_set():
                     return
                 await acts[name](self._targets)
-                await self._targets.lifetimes(0.2, 1.0)
+                if not stop.is_set():
+                    await self._targets.lifetimes(0.2, 1.0)

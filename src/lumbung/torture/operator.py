@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from lumbung.db import audit
+from lumbung.db import inspection
 from lumbung.errors import LumbungError
 from lumbung.torture.journal import Mended
 from lumbung.torture.targets import Targets
@@ -18,7 +18,7 @@ async def look_after(targets: Targets) -> None:
         await asyncio.sleep(targets.lifetime)
         try:
             async with targets.pool.connection() as connection:
-                paused = await audit.paused(connection)
+                paused = await inspection.paused(connection)
             for account, reason in paused.items():
                 if account not in poisoned:
                     await targets.agree_again(*account)

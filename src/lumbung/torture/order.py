@@ -105,12 +105,12 @@ def check_in_flight(audit: Audit, calls: Iterable[Call], clearness: Clearness) -
 def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[float]:
     """How long older numbers stood, in seconds in which nothing else went wrong with their marketplace. `deeds`: what
     went wrong, by channel. What still stands at the end is invariant 3's."""
-    took = []
-    for (channel, _, _), line in lines.items():
-        for healing in line.healings:
-            if healing.healed_at is not None:
-                took.append(deeds[channel].free(healing.write.at, healing.healed_at))
-    return took
+    return [
+        deeds[channel].free(healing.write.at, healing.healed_at)
+        for (channel, _, _), line in lines.items()
+        for healing in line.healings
+        if healing.healed_at is not None
+    ]
 
 
 def _steps(line: Timeline) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lumbung.client import PartnerClient
-from lumbung.db.audit import Effect, Unsettled
+from lumbung.db.inspection import Effect, Unsettled
 from lumbung.torture.clearness import Clearness
 from lumbung.torture.evidence import Call
 from lumbung.torture.findings import Audit

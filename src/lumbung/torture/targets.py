@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lumbung.db import audit
+from lumbung.db import inspection
 from lumbung.db.pool import Pool
 from lumbung.errors import LumbungError
 from lumbung.torture.fleet import Fleet, Member
@@ -66,7 +66,7 @@ class Targets:
     async def held_by(self, worker: Member) -> set[tuple[str, str]]:
         try:
             async with self.pool.connection() as connection:
-                return await audit.held_by(connection, name_of(worker))
+                return await inspection.held_by(connection, name_of(worker))
         except LumbungError:
             return set()
 
@@ -79,14 +79,11 @@ class Targets:
     async def start_database(self) -> None:
         await asyncio.to_thread(self.server.revive, timeout_seconds=60)
 
-    async def until(self, seen: Callable[[], object], lifetimes: float = 3.0) -> bool:
-        """Look every few milliseconds; whether it was seen in time. `seen` may be a coroutine function."""
+    async def until(self, seen: Callable[[], Awaitable[bool]], lifetimes: float) -> bool:
+        """Look every few milliseconds; whether it was seen in time."""
         ends = asyncio.get_running_loop().time() + lifetimes * self.lifetime
         while asyncio.get_running_loop().time() < ends:
-            found = seen()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
+            if await seen():
                 return True
             await asyncio.sleep(LOOK_SECONDS)
         return False

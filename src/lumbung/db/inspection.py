@@ -1,4 +1,4 @@
-"""What an auditor asks of a hub. Listings are named as marketplaces do: (channel, account of the store, SKU)."""
+"""What an inspector asks of a hub. Listings are named as marketplaces do: (channel, account of the store, SKU)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
--- What an auditor asks of a hub at rest, and who serves what while it runs. Changes nothing; reads whole tables.
+-- What an inspector asks of a hub at rest, and who serves what while it runs. Changes nothing; reads whole tables.
 
 -- name: unsettled
 -- Listings of live stores that something is still to happen with.

@@ -1,0 +1,52 @@
+"""What is done, in which order, and how it is chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lumbung.errors import UsageError
+from lumbung.torture import nemesis
+from lumbung.torture.nemesis import KNOWN, Nemesis, chosen
+
+
+def test_all_is_everything_but_what_needs_a_pgbouncer() -> None:
+    assert set(chosen("all")) == set(KNOWN) - {"pgbouncer"}
+
+
+def test_none_is_peace_and_names_are_taken_as_they_come_once_each() -> None:
+    assert chosen("none") == ()
+    assert chosen(" late, kill,late ") == ("late", "kill")
+
+
+def test_a_name_that_is_unknown_is_told_with_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match="knows no 'kil'; it takes all, none, or any of kill, kill-before-claim"):
+        chosen("kill,kil")
+
+
+async def test_each_hand_does_everything_once_before_anything_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    stop = asyncio.Event()
+
+    def act(name: str) -> Any:
+        async def do(_targets: object) -> None:
+            done.append(name)
+            if len(done) == 9:
+                stop.set()
+
+        return do
+
+    async def no_time(_least: float, _most: float) -> None:
+        return
+
+    monkeypatch.setattr(nemesis, "TO_THE_HUB", {name: act(name) for name in ("kill", "freeze", "restart", "outage")})
+    monkeypatch.setattr(nemesis, "BY_MARKETPLACES", {"late": act("late")})
+    targets: Any = SimpleNamespace(dice=random.Random(1), lifetimes=no_time)
+    async with asyncio.timeout(60):
+        await Nemesis(targets, ["kill", "freeze", "restart"]).run(stop)
+    assert set(done[:3]) == set(done[3:6]) == set(done[6:9]) == {"kill", "freeze", "restart"}
+    assert len(done) == 9
