@@ -111,7 +111,8 @@ class Settings:
     window_listings_max: int = _setting(200, "due listings of a store that a worker reads at once")
     window_fresh_ms: float = _setting(20.0, "a quantity read longer ago is read again before it is sent")
     hinted_listings_max: int = _setting(
-        1000, "due listings of a store and lane that a worker remembers as hinted; more are found by a scan of the lanes"
+        1000,
+        "due listings of a store and lane that a worker remembers as hinted; more are found by a scan of the lanes",
     )
     scan_rest: float = _setting(
         20.0, "scans of the lanes of a worker's stores, and its looks for work, rest so many times as long as they took"

@@ -233,6 +233,53 @@ async def test_waits_that_are_over_are_found_by_their_time_not_among_all_that_wa
     assert all("due_at" in condition for condition in by_time)
 
 
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_a_window_of_a_store_with_much_due_reads_that_many_listings_wherever_its_cursor_stands(
+    large_database: str, mode: str
+) -> None:
+    limit = 50
+    values = {**WINDOW, **LANES, "cursors": [LISTINGS - 1000] * 6, "busy": [], "limit": limit}
+    nodes = all_nodes(await plan_of_a_store_with_all_due(large_database, values, mode=mode))
+    read = [(node["Relation Name"], rows_of(node)) for node in nodes if node.get("Relation Name") in LARGE]
+    assert sorted(read) == [
+        ("contribution", 0),  # where nothing has a location, that is all that is looked for
+        ("contribution", limit),
+        ("listing", limit),
+        ("listing_state", limit),
+        ("listing_state", limit),
+    ]
+
+
+async def plan_of_a_store_with_all_due(url: str, values: dict[str, Any], *, mode: str) -> dict[str, Any]:
+    """As it was carried out, with every listing due in one lane of one store."""
+    query = DELIVERY["due_window"]
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("UPDATE listing_state SET store_id = 3, state = 'due', lane = 2; ANALYZE")
+            await connection.execute(f"SET LOCAL plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}")
+            arguments = ", ".join(literal(values[name]) for name in query.parameters)
+            text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked ({arguments})")
+            raise _Undone
+    except _Undone:
+        pass
+    finally:
+        await connection.close()
+    [plan] = json.loads(text)
+    found: dict[str, Any] = plan["Plan"]
+    return found
+
+
+class _Undone(Exception):
+    """What was changed for a question is not kept."""
+
+
+def rows_of(node: dict[str, Any]) -> int:
+    """All that a node has looked at, also what it did not give on."""
+    removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
+    return round((node["Actual Rows"] + removed) * node["Actual Loops"])
+
+
 async def large_ones_read(url: str, query: Query, values: dict[str, Any], mode: str) -> list[str]:
     """The large tables and filled partitions that a query reads from their beginning to their end."""
     plan = await plan_of(url, query, values, mode=mode)

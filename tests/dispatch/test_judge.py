@@ -514,6 +514,17 @@ def test_what_was_submitted_too_long_ago_is_in_doubt() -> None:
     assert result.decision == Again(doubt_seconds=20.0)
 
 
+@pytest.mark.parametrize(("age_seconds", "confirmed"), [(250.0, True), (100.0, False), (0.0, True)])
+def test_what_was_submitted_while_a_doubt_may_have_been_later_is_confirmed_also_when_the_clock_jumped_back(
+    age_seconds: float, confirmed: bool
+) -> None:
+    judge = judge_of()
+    push(judge, (replace(due(1), quantity=3), InDoubt("timeout")))  # in doubt until 121
+    asked = batch(submitted(age_seconds), task=Task.ASK, read_at=300.0)
+    [result] = judge.judge(asked, Exchanged({1: Answered(Accepted())}, ()), Moment(300.0, 301.0)).results
+    assert result.decision == Deliver(0.001 if confirmed else None)
+
+
 def test_a_floor_for_what_was_submitted_is_compared_with_that_and_not_with_the_newest() -> None:
     exchanged = Exchanged({1: Answered(Floor(6, "reserved"))}, ())  # 4 was submitted, 9 is wanted by now
     [result] = judge_of().judge(batch(submitted(), task=Task.ASK), exchanged, MOMENT).results

@@ -41,6 +41,12 @@ class Hub:
     keyring: Keyring
     _processes: list[Process] = field(default_factory=list)
 
+    @property
+    def roots(self) -> list[int]:
+        """The processes that were started here, and PostgreSQL's first one."""
+        [postmaster] = self.home.rglob("postmaster.pid")
+        return [int(postmaster.read_text().split()[0]), *(process.pid for process in self._processes)]
+
     async def start(self, *arguments: str, **settings: str) -> Process:
         """`lumbung` with these arguments and settings (`LOG_LEVEL="error"`)."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

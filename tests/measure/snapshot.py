@@ -1,11 +1,14 @@
 """Throughput while a snapshot is held open: `python -m tests.measure.snapshot --seconds 600`.
 
-A few hundred listings are updated again and again, as fast as one API process takes updates and one worker delivers
-them. Then somebody reads in a REPEATABLE READ transaction and leaves it open (a backup, a report, a forgotten session):
-from now on no version of a row that is still visible to it can be cleaned away. A line for each half minute:
+Listings are updated again and again, as fast as one API process takes updates and one worker delivers them. Few of
+them get long chains of versions; many, with some hot ones among them, are nearer to what there is:
+`--listings 20000 --stores 4 --hot 5`. Then somebody reads in a REPEATABLE READ transaction and leaves it open (a
+backup, a report, a forgotten session): from now on no version of a row that is still visible to it can be cleaned away.
+A line for each half minute:
 
     accepted/s   updates that the API has answered with 200
     recorded/s   results that the worker has written down
+    CPU ms       of all processes for each result, which tells what it costs also on a machine that is busy with others
     dead         versions of rows that nobody cleans away, as the statistics have it
     HOT          share of the row updates that needed no new entry in an index
 """
@@ -29,11 +32,10 @@ from rich.table import Table
 from lumbung.cli.roles import free_port
 from lumbung.db.pool import Pool
 from tests.measure.control import request
+from tests.measure.cpu import cpu_seconds
 from tests.measure.hub import HOST, Hub, open_hub
 from tests.measure.merchant import Merchant, Sender, open_merchant, shares
 
-MERCHANTS = 3
-STORES = 2
 SENDERS = 4  # of each merchant
 RATIO_MIN, RATIO_AIM = 0.85, 0.95
 LAST_SECONDS = 120.0
@@ -63,9 +65,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Counts since the start. `at`: seconds."""
+    """Counts since the start. `at`: seconds. `cpu`: seconds of CPU time."""
 
     at: float
+    cpu: float
     accepted: int
     recorded: int
     tables: dict[str, Rows]
@@ -73,17 +76,18 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What was done a second, and for how long."""
+    """What was done a second, and for how long. `cost`: ms of CPU time for each result."""
 
     seconds: float
     accepted: float
     recorded: float
+    cost: float
 
     @classmethod
     def between(cls, first: Reading, last: Reading) -> Pace:
         seconds = last.at - first.at
         accepted, recorded = last.accepted - first.accepted, last.recorded - first.recorded
-        return cls(seconds, accepted / seconds, recorded / seconds)
+        return cls(seconds, accepted / seconds, recorded / seconds, 1000 * (last.cpu - first.cpu) / max(1, recorded))
 
     def ratio(self, before: Pace) -> float:
         """The worse one of the two."""
@@ -93,10 +97,12 @@ class Pace:
 class Load:
     """Threads that send without a pause."""
 
-    def __init__(self, api_url: str, merchants: Sequence[Merchant]):
+    def __init__(self, api_url: str, merchants: Sequence[Merchant], hot: int):
         self._stop = threading.Event()
         self._senders = [
-            Sender(api_url, merchant, skus) for merchant in merchants for skus in shares(merchant.skus, SENDERS)
+            Sender(api_url, merchant, with_hot(skus, hot))
+            for merchant in merchants
+            for skus in shares(merchant.skus, SENDERS)
         ]
         self._threads = [
             threading.Thread(target=sender.send_ceaselessly, args=(self._stop,)) for sender in self._senders
@@ -120,11 +126,19 @@ class Load:
             thread.join()
 
 
+def with_hot(skus: Sequence[str], hot: int) -> Sequence[str]:
+    """In turn; every other one is the next of the first `hot`."""
+    if not hot:
+        return skus
+    return [each for place, sku in enumerate(skus) for each in (sku, skus[place % hot])]
+
+
 class Meter:
     """Reads counts, from where reading them costs nearly nothing: never from a table that is being measured."""
 
-    def __init__(self, pool: Pool, load: Load, metrics_url: str):
+    def __init__(self, pool: Pool, load: Load, metrics_url: str, roots: Sequence[int]):
         self._pool = pool
+        self._roots = roots
         self._load = load
         self._metrics_url = metrics_url
 
@@ -134,7 +148,7 @@ class Meter:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(STATISTICS)
         tables = {row["name"]: Rows(row["dead"], row["updates"], row["hot"], row["bytes"]) for row in rows}
-        return Reading(at, accepted, recorded, tables)
+        return Reading(at, cpu_seconds(self._roots), accepted, recorded, tables)
 
     async def watch(self, seconds: float, window_seconds: float, first: Reading, show: Show) -> list[Reading]:
         """A reading each window, the first one before it among them."""
@@ -170,12 +184,13 @@ class Show:
 
     def headings(self) -> None:
         names = "".join(f"{name + ': dead, MB, HOT':>30}" for name in SHOWN)
-        self._console.print(f"{'s':>5}  {'':8}{'accepted/s':>11}{'recorded/s':>11}{names}")
+        self._console.print(f"{'s':>5}  {'':8}{'accepted/s':>11}{'recorded/s':>11}{'CPU ms':>8}{names}")
 
     def window(self, first: Reading, last: Reading) -> None:
         pace = Pace.between(first, last)
         cells = "".join(f"{_cell(first.tables[name], last.tables[name]):>30}" for name in SHOWN)
-        line = f"{last.at - self._began:5.0f}  {self.phase:8}{pace.accepted:11.0f}{pace.recorded:11.0f}{cells}"
+        figures = f"{pace.accepted:11.0f}{pace.recorded:11.0f}{pace.cost:8.1f}"
+        line = f"{last.at - self._began:5.0f}  {self.phase:8}{figures}{cells}"
         self._console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -201,17 +216,21 @@ async def measure(arguments: argparse.Namespace) -> None:
     console = Console(soft_wrap=True)
     async with open_hub() as hub:
         sandbox = await hub.start_sandbox()
-        skus = max(SENDERS, arguments.listings // (MERCHANTS * STORES))
-        merchants = [await open_merchant(hub, sandbox, n + 1, stores=STORES, skus=skus) for n in range(MERCHANTS)]
+        stores = arguments.merchants * arguments.stores
+        skus = max(SENDERS, arguments.listings // stores)
+        merchants = [
+            await open_merchant(hub, sandbox, n + 1, stores=arguments.stores, skus=skus)
+            for n in range(arguments.merchants)
+        ]
         port = free_port(HOST)
-        load = Load(await hub.start_api(), merchants)
+        load = Load(await hub.start_api(), merchants, arguments.hot)
         worker = await hub.start_worker(METRICS_PORT=str(port))
         metrics_url = f"http://{HOST}:{port}"
         await hub.until_answering(worker, f"{metrics_url}/metrics")
-        console.print(f"{skus * MERCHANTS * STORES} listings in {MERCHANTS * STORES} stores")
+        console.print(f"{skus * stores} listings in {stores} stores")
         load.start()
         try:
-            readings = await _run(hub, Meter(hub.pool, load, metrics_url), Show(console), arguments)
+            readings = await _run(hub, Meter(hub.pool, load, metrics_url, hub.roots), Show(console), arguments)
         finally:
             await asyncio.to_thread(load.stop)
         console.print(table_of(readings[0][0], readings[1][-1]))
@@ -256,7 +275,7 @@ def verdict(before: Sequence[Reading], held: Sequence[Reading], after: Sequence[
     worst = min(Pace.between(first, then).ratio(was) for first, then in pairwise(held))
     ratio = last.ratio(was)
     lines = [
-        f"before: {was.accepted:.0f} accepted/s, {was.recorded:.0f} recorded/s",
+        f"before: {was.accepted:.0f} accepted/s, {was.recorded:.0f} recorded/s, {was.cost:.1f} ms of CPU time for each",
         f"the last {last.seconds:.0f} s with the snapshot: {_compared(last, was)}; worst window {worst:.2f} of before",
     ]
     if len(after) > 1:
@@ -278,13 +297,17 @@ def _last_seconds(held: Sequence[Reading]) -> Reading:
 def _compared(pace: Pace, was: Pace) -> str:
     return (
         f"{pace.accepted:.0f} accepted/s ({pace.accepted / was.accepted:.2f}),"
-        f" {pace.recorded:.0f} recorded/s ({pace.recorded / was.recorded:.2f})"
+        f" {pace.recorded:.0f} recorded/s ({pace.recorded / was.recorded:.2f}),"
+        f" {pace.cost:.1f} ms of CPU time for each ({pace.cost / was.cost:.2f})"
     )
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--listings", type=int, default=300)
+    made.add_argument("--merchants", type=int, default=3)
+    made.add_argument("--stores", type=int, default=2, help="of each merchant")
+    made.add_argument("--hot", type=int, default=0, help="SKUs of each sender that get every other update")
     made.add_argument("--seconds", type=float, default=600.0, help="that the snapshot is held")
     made.add_argument("--before", type=float, default=120.0)
     made.add_argument("--after", type=float, default=60.0, help="that the load goes on when it is let go")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from lumbung.sandbox.entries import Write
 from tests.measure import fairness, snapshot, worker
+from tests.measure.cpu import cpu_seconds
 from tests.measure.merchant import Merchant, Sent
 from tests.world import World
 
@@ -80,8 +84,11 @@ def test_the_worse_of_accepting_and_delivering_is_judged_over_the_end_of_the_tim
 
     told = snapshot.verdict(before, held, held[-1:])
 
-    assert "before: 100 accepted/s, 200 recorded/s" in told
-    assert "the last 120 s with the snapshot: 90 accepted/s (0.90), 153 recorded/s (0.77); worst window 0.60" in told
+    assert "before: 100 accepted/s, 200 recorded/s, 5.0 ms of CPU time for each" in told
+    assert (
+        "the last 120 s with the snapshot: 90 accepted/s (0.90), 153 recorded/s (0.77),"
+        " 6.5 ms of CPU time for each (1.30); worst window 0.60"
+    ) in told
     assert "for 320 s: 0.77 of before; FAILED (0.85), aim of 0.95 missed" in told
 
 
@@ -104,4 +111,11 @@ def _write(n: int, *, at: float, quantity: int) -> Write:
 
 
 def _reading(at: float, accepted: int, recorded: int) -> snapshot.Reading:
-    return snapshot.Reading(at, accepted, recorded, {})
+    return snapshot.Reading(at, at, accepted, recorded, {})
+
+
+def test_the_cpu_time_of_processes_counts_that_of_their_children() -> None:
+    before = cpu_seconds([os.getpid()])
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"], check=True)
+    assert cpu_seconds([os.getpid()]) - before >= 0.3
+    assert cpu_seconds([]) == 0.0

@@ -254,8 +254,7 @@ async def _fight(plan: Plan, targets: Targets, directory: Path) -> Result:
     targets.journal.write(directory / "journal.log")
     at_rest = await arena.at_rest(targets)
     histories = await arena.histories(targets)
-    for member in targets.fleet.members:
-        await member.process.stop()
+    await asyncio.gather(*(member.process.stop() for member in targets.fleet.members))
     await targets.fleet.sandbox.stop()
     judgement = await asyncio.to_thread(
         judge,

@@ -92,14 +92,16 @@ RETURNING s.store_id, s.listing_id, s.lane
 -- Due listings of one live store, lane by lane from where the cursor stands, with what each is to show now: for the
 -- holder of this epoch only. `locations` is null unless asked for.
 -- The keys come first, from the index of the lanes alone, and only what they name is read: joined at once, all listings
--- below the cursor are read with them.
+-- below the cursor are read with them. The whole key is compared, so that no other index can serve: the primary key would
+-- read everything above the cursor for a lane that has nothing due.
 WITH named AS MATERIALIZED (
     SELECT s.listing_id
     FROM unnest(:lanes::smallint[], :cursors::bigint[]) AS want (lane, cursor)
     CROSS JOIN LATERAL (
         SELECT s.listing_id FROM listing_state s
         WHERE s.tenant_id = :tenant_id AND s.store_id = :store_id AND s.lane = want.lane AND s.lane > 0
-          AND s.listing_id > want.cursor AND s.listing_id <> ALL(:busy::bigint[])
+          AND (s.store_id, s.lane, s.listing_id) > (:store_id, want.lane, want.cursor)
+          AND s.listing_id <> ALL(:busy::bigint[])
         ORDER BY s.listing_id LIMIT :limit
     ) s
     WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id

@@ -33,7 +33,7 @@ HINTS_MAX = PAYLOAD_CHARS_MAX // 4  # more listings than that never fit
 LANE_BASE = 10  # lanes are digits
 
 Hints: TypeAlias = Mapping[int, Mapping[int, int]]
-"""By store: the listings that have become due there, with their lanes; none means that all of the store is looked at."""
+"""By store: the listings that have become due there, with their lanes; none: all of the store is looked at."""
 
 OnWake: TypeAlias = Callable[[Hints | None], None]
 """Gets hints, or None: look everywhere."""

@@ -29,8 +29,9 @@ class StoreLimits:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all senders of a process share. `permits`: calls at once, by channel code. `rest`: of scans. `look_after(seconds)`: have the
-    worker look for waits that are over. `keep`: let a task end, also when its sender is gone."""
+    """What all senders of a process share. `permits`: calls at once, by channel code. `rest`: of scans.
+    `look_after(seconds)`: have the worker look for waits that are over. `keep`: let a task end, also when its sender
+    is gone."""
 
     storage: Storage
     settings: Settings

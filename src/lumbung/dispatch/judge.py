@@ -368,8 +368,11 @@ def _result(task: Task, listing: Due, answered: Answered, decision: Decision, do
 
 
 def _sent_at(task: Task, listing: Due, read_at: float, moment: Moment) -> float:
-    """From when on what a call was about may have been applied."""
+    """From when on what a call was about may have been applied. Submitted no time ago means that the database's clock
+    has jumped back since: then nobody knows, and every doubt that is remembered may be a later one."""
     if task is Task.ASK and listing.submitted is not None:
+        if listing.submitted.age_seconds <= 0:
+            return 0.0
         return min(moment.started, read_at - listing.submitted.age_seconds)
     return moment.started
 

@@ -350,7 +350,8 @@ class StoreSender:
             settled = {result.listing_id for result in verdict.results if not isinstance(result.decision, STAYS_DUE)}
         finally:
             self._window.busy.difference_update(ids - held)
-            self.hint({one.listing_id: one.lane for one in batch.listings if one.listing_id not in settled | held})
+            open_still = ids - held - settled
+            self.hint({one.listing_id: one.lane for one in batch.listings if one.listing_id in open_still})
 
     async def _tell(self, verdict: Verdict) -> None:
         """Write what is decided without a call."""

@@ -287,7 +287,7 @@ class Worker:
         self._count()
 
     async def _looked(self) -> list[Work]:
-        """The stores with work. While a snapshot is held open this takes ever longer: the next one waits accordingly."""
+        """The stores with work. While a snapshot is held open this takes ever longer: the next waits accordingly."""
         began = self._clock.monotonic()
         self._rest_seconds = self._settings.look_interval_ms / 1000
         work = await self._storage.look()

@@ -14,7 +14,7 @@ from lumbung.torture.nemesis import Nemesis
 from lumbung.torture.operator import look_after
 from lumbung.torture.process import HubProcess
 from lumbung.torture.settled import AtRest
-from lumbung.torture.targets import Targets, name_of, ready
+from lumbung.torture.targets import Targets
 from lumbung.torture.workload import Workload
 
 LOOK_SECONDS = 0.25
@@ -39,11 +39,7 @@ async def started(targets: Targets, sandbox: HubProcess) -> None:
 
     async def all_work() -> bool:
         _none_is_gone([member.process for member in fleet.members] + [sandbox])
-        answers = await asyncio.gather(*(asyncio.to_thread(ready, api) for api in fleet.apis))
-        if any(status != 200 for status in answers):
-            return False
-        async with targets.pool.connection() as connection:
-            return all([await inspection.registered(connection, name_of(worker)) for worker in fleet.workers])
+        return all(await asyncio.gather(*map(targets.works, fleet.members)))
 
     await _until(all_work, START_SECONDS, "every process to work")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from lumbung.db import inspection
 from lumbung.torture.fault import Direction, Fault, Mode
@@ -124,6 +125,7 @@ async def restart(targets: Targets) -> None:
     """Every process of the hub is stopped in good order and started again, one after the other."""
     for member in targets.fleet.members:
         workers = frozenset({member.source} if member.source else ())
+        await targets.until(partial(targets.works, member), PATIENCE_LIFETIMES)  # one that just begins has no order yet
         with targets.journal.deed("restart", workers=workers) as deed:
             name = name_of(member)
             life = await member.process.stop()

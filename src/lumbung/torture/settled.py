@@ -110,14 +110,18 @@ def check_settled(audit: Audit, world: World, at_rest: AtRest) -> None:
 
 
 def check_mended(audit: Audit, journal: Journal, calls: Iterable[Call], clearness: Clearness) -> None:
-    """A store waits for a new authorisation only when its seller withdrew it, or when a trade's outcome was unclear:
-    who does not get the answer to a trade has lost the pair."""
-    unclear = {(call.channel, call.store) for call in calls if TRADE.search(call.path) and not clearness.is_clear(call)}
+    """A store waits for a new authorisation only when its seller withdrew it, or when a trade's outcome was unclear
+    since it had one: who does not get the answer to a trade has lost the pair, and no later one."""
+    unclear = [call for call in calls if TRADE.search(call.path) and not clearness.is_clear(call)]
     withdrawn = {account for deed in journal.deeds if deed.name == "dead-token" for account in deed.stores}
+    authorised_at: dict[tuple[str, str], float] = {}
     for mended in journal.mended:
         channel, store = mended.account
+        since = authorised_at.get(mended.account, 0.0)
+        authorised_at[mended.account] = mended.at
         audit.look(9)
-        if mended.account not in withdrawn and not {(channel, store), (channel, "")} & unclear:
+        lost = any(one.channel == channel and one.store in {store, ""} and since < one.ended_at for one in unclear)
+        if mended.account not in withdrawn and not lost:
             audit.broken(9, f"{channel} {store} was paused, though nothing was wrong with it", str(mended))
     for account in withdrawn - {mended.account for mended in journal.mended}:
         audit.broken(9, f"{' '.join(account)}: its authorisation is dead, and it was never paused")

@@ -63,6 +63,16 @@ class Targets:
         """Let so many go by."""
         await asyncio.sleep(self.lifetime * self.dice.uniform(least, most))
 
+    async def works(self, member: Member) -> bool:
+        """Whether an API process can do its work, or a worker has registered."""
+        if not member.source:
+            return await asyncio.to_thread(ready, member) == 200
+        try:
+            async with self.pool.connection() as connection:
+                return await inspection.registered(connection, name_of(member))
+        except LumbungError:
+            return False
+
     async def held_by(self, worker: Member) -> set[tuple[str, str]]:
         try:
             async with self.pool.connection() as connection:
