@@ -16,7 +16,7 @@ from tests.simulation.scenario import Scenario, scenario
 from tests.simulation.simulation import Simulation
 from tests.simulation.trace import Broken
 
-SEEDS = 10_000 if os.environ.get("CI") == "true" else 2_000
+SEEDS = 5_000 if os.environ.get("CI") == "true" else 2_000
 CHUNKS = 40
 SEEDS_UNTIL_NOTICED = 400
 

@@ -126,3 +126,12 @@ def test_a_store_that_lost_its_authorisation_must_have_lost_the_answer_to_a_trad
     assert mended(calls=(TRADE,)) == [9]
     assert mended(killed, calls=(TRADE,)) == []
     assert mended(killed) == [9]
+
+
+def test_a_trade_that_was_lost_excuses_one_pause_and_no_later_one() -> None:
+    killed = Deed("kill", 51.0, 54.0, workers=frozenset({"127.0.1.1"}))
+    told = journal(deeds=(killed,))
+    told.mended += [Mended(SHOP, 55.0, "Invalid refresh_token"), Mended(SHOP, 75.0, "Invalid refresh_token")]
+    audit = Audit()
+    settled.check_mended(audit, told, [TRADE], clearness(killed))
+    assert [(finding.invariant, "at=75.0" in finding.evidence[0]) for finding in audit.findings] == [(9, True)]
