@@ -276,8 +276,9 @@ class _Undone(Exception):
 
 def rows_of(node: dict[str, Any]) -> int:
     """All that a node has looked at, also what it did not give on."""
-    removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
-    return round((node["Actual Rows"] + removed) * node["Actual Loops"])
+    seen: float = sum(count for name, count in node.items() if name == "Actual Rows" or name.startswith("Rows Removed"))
+    loops: int = node["Actual Loops"]
+    return round(seen * loops)
 
 
 async def large_ones_read(url: str, query: Query, values: dict[str, Any], mode: str) -> list[str]:
