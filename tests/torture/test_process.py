@@ -71,3 +71,14 @@ async def test_a_process_hears_that_its_parent_is_gone(tmp_path: Path) -> None:
     one._pipe = os.open(os.devnull, os.O_RDONLY)
     await one.stop()
     assert not one.runs
+
+
+async def test_a_process_that_ended_by_itself_is_told_apart(tmp_path: Path) -> None:
+    one = HubProcess("worker-1", [sys.executable, "-c", "print('runs', flush=True)"], {}, tmp_path / "log")
+    await one.start()
+    await said(one, "runs")
+    async with asyncio.timeout(60):
+        while one.runs:  # noqa: ASYNC110 (the kernel's doing)
+            await asyncio.sleep(0.01)
+    life = await one.kill()
+    assert (life.code, life.unasked) == (0, True)

@@ -70,7 +70,7 @@ def test_leases_that_were_lost_are_found_in_the_log() -> None:
 
 def test_a_failure_of_the_hubs_own_is_told() -> None:
     audit = Audit()
-    recovery.check_logs(audit, {"api-1": [logged("ready", 1.0)], "worker-1": [logged("a sender failed", 2.0)]}, ())
+    recovery.check_logs(audit, {"api-1": [logged("ready", 1.0)], "worker-1": [logged("a sender failed", 2.0)]})
     assert [finding.message for finding in audit.findings] == ["worker-1 logged 1 failures of its own"]
 
 

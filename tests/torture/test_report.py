@@ -16,7 +16,7 @@ NONE = Spread.of([])
 
 
 def told(audit: Audit, restless: str = "") -> str:
-    judgement = Judgement(audit, 10, 12, 3, NONE, Spread.of([1.0, 1.2]), NONE, 0, Used("blib TOA-1", 60.0, 0.987))
+    judgement = Judgement(audit, 10, 12, 3, 0, NONE, Spread.of([1.0, 1.2]), NONE, 0, Used("blib TOA-1", 60.0, 0.987))
     done = journal(acknowledged(1), deeds=(Deed("kill-in-answer", 1.0, 2.0, hit=False), Deed("kill", 3.0, 4.0)))
     return report.text(About("lumbung torture", "2 cores", "2026-11-23", restless), done, judgement, TIMES)
 

@@ -23,7 +23,8 @@ WHERE s.state = 'parked' AND l.retired_at IS NULL
 SELECT channel, account, pause_reason FROM store WHERE mode = 'paused' AND retired_at IS NULL
 
 -- name: open_items$
-SELECT count(*) FROM item WHERE finished_at IS NULL
+-- One that was made while the clock was ahead has its time still before it: it ends when the clock has come so far.
+SELECT count(*) FROM item WHERE finished_at IS NULL AND created_at <= clock_timestamp()
 
 -- name: miscounted$
 -- Updates whose count of open items is not the number of their open items.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lumbung.db import inspection
 from lumbung.errors import LumbungError
 from lumbung.torture import settled
+from lumbung.torture.journal import Deed, Journal
 from lumbung.torture.nemesis import Nemesis
 from lumbung.torture.operator import look_after
 from lumbung.torture.process import HubProcess
@@ -20,6 +21,7 @@ from lumbung.torture.workload import Workload
 LOOK_SECONDS = 0.25
 START_SECONDS = 60.0
 ACKNOWLEDGE_SECONDS = 60.0
+TICK_SECONDS, STALL_SECONDS = 0.1, 0.4
 
 Tell = Callable[[str], None]
 
@@ -59,7 +61,7 @@ async def fight(targets: Targets, workload: Workload, names: tuple[str, ...], le
     """Returns what was still to happen when the time for rest was up; "" when all came to rest."""
     journal = targets.journal
     workload.start()
-    operating = asyncio.create_task(look_after(targets))
+    beside = [asyncio.create_task(look_after(targets)), asyncio.create_task(note_stalls(journal))]
     try:
         tell(f"calm for {lengths.calm:g} s")
         await asyncio.sleep(lengths.calm)
@@ -76,8 +78,9 @@ async def fight(targets: Targets, workload: Workload, names: tuple[str, ...], le
         await asyncio.to_thread(workload.finish, 0.0)
         raise
     finally:
-        operating.cancel()
-        await asyncio.gather(operating, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 async def _fire(targets: Targets, names: tuple[str, ...], seconds: float) -> None:
@@ -88,6 +91,16 @@ async def _fire(targets: Targets, names: tuple[str, ...], seconds: float) -> Non
     finally:
         stop.set()
         await fighting
+
+
+async def note_stalls(journal: Journal) -> None:
+    """When the machine stands still nobody can say what was in time: it is as if somebody had frozen every worker.
+    Never ends."""
+    while True:
+        began, wall = time.monotonic(), time.time()
+        await asyncio.sleep(TICK_SECONDS)
+        if time.monotonic() - began > TICK_SECONDS + STALL_SECONDS:
+            journal.deeds.append(Deed("stall", wall, time.time()))
 
 
 async def rest(targets: Targets, seconds: float) -> str:

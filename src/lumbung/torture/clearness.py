@@ -73,6 +73,9 @@ class Clearness:
     def disturbed(self, source: str, begins: float, ends: float) -> bool:
         return self._spans.get(source, self._nobody).touches(begins, ends)
 
+    def anybody_disturbed(self, begins: float, ends: float) -> bool:
+        return any(spans.touches(begins, ends) for spans in self._spans.values())
+
     def is_clear(self, call: Call) -> bool:
         return (
             call.status != 0

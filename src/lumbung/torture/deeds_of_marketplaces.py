@@ -72,5 +72,7 @@ async def _misbehave(targets: Targets, name: str, faults: Mapping[str, object]) 
         for channel in chosen:
             seeded = {**faults, "seed": targets.dice.randrange(2**31), "path_contains": TOKENS.get(channel, "")}
             await asyncio.to_thread(targets.market.misbehave, channel, seeded)
-        await targets.lifetimes(0.5, 2.0)
-        await asyncio.to_thread(targets.market.behave)
+        try:
+            await targets.lifetimes(0.5, 2.0)
+        finally:
+            await asyncio.to_thread(targets.market.behave)

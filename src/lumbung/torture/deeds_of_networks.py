@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from lumbung.torture.fake_time import set_clock
 from lumbung.torture.fault import Direction, Fault, Mode
 from lumbung.torture.targets import Targets, metric, ready
 
 HOUR_SECONDS = 3600
+HELD_SHARE = 0.9
 AWAY = "lumbung_database_away"
 FAULTS = (
     Fault(mode=Mode.RESET),
@@ -28,8 +30,10 @@ async def cut_database(targets: Targets) -> None:
     with targets.journal.deed("cut-database", workers=frozenset({worker.source})) as deed:
         deed.note = str(fault.mode)
         worker.database.set(fault)
-        await targets.lifetimes(1.0, 3.0)
-        worker.database.clear()
+        try:
+            await targets.lifetimes(1.0, 3.0)
+        finally:
+            worker.database.clear()
 
 
 async def cut_marketplaces(targets: Targets) -> None:
@@ -38,8 +42,11 @@ async def cut_marketplaces(targets: Targets) -> None:
     with targets.journal.deed("cut-marketplaces", workers=frozenset({worker.source})) as deed:
         deed.note = str(fault.mode)
         targets.fleet.market.set(fault, worker.source)
-        await targets.lifetimes(0.5, 2.0)
-        targets.fleet.market.clear(worker.source)
+        try:
+            # What is held may take effect when it is let go: no later than a lost call can.
+            await asyncio.sleep(min(targets.lifetime * targets.dice.uniform(0.5, 2.0), HELD_SHARE * targets.quiesce))
+        finally:
+            targets.fleet.market.clear(worker.source)
 
 
 async def stop_database(targets: Targets) -> None:
@@ -52,15 +59,14 @@ async def stop_database(targets: Targets) -> None:
 async def outage(targets: Targets) -> None:
     """The database is away for long. /readyz and the metrics tell so; then everything goes on by itself."""
     loop = asyncio.get_running_loop()
+    await targets.until(partial(_told, targets, away=False), 5)  # a worker that is still away would not tell it again
     with targets.journal.deed("outage") as deed:
         await targets.stop_database()
         began = loop.time()
-        deed.figures["told"] = await targets.until(lambda: _told(targets, away=True), 5)
+        deed.figures["told"] = await targets.until(partial(_told, targets, away=True), 5)
         await asyncio.sleep(max(0.0, targets.outage_seconds - (loop.time() - began)))
         await targets.start_database()
-        back = loop.time()
-        deed.figures["back"] = await targets.until(lambda: _told(targets, away=False), 10)
-        deed.figures["back_seconds"] = loop.time() - back
+        deed.figures["back"] = await targets.until(partial(_told, targets, away=False), 10)
 
 
 async def _told(targets: Targets, *, away: bool) -> bool:

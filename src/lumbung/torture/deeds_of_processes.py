@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
-from lumbung.db import inspection
 from lumbung.torture.fault import Direction, Fault, Mode
 from lumbung.torture.fleet import Member
 from lumbung.torture.journal import Deed
@@ -51,8 +50,7 @@ async def kill_after_claim(targets: Targets) -> None:
     worker = targets.a_worker()
 
     async def holds() -> bool:
-        async with targets.pool.connection() as connection:
-            return bool(await inspection.held_by(connection, name_of(worker)))
+        return bool(await targets.held_by(worker))
 
     with _aim(targets, "kill-after-claim", worker) as deed:
         await worker.process.kill()
@@ -132,8 +130,7 @@ async def restart(targets: Targets) -> None:
             deed.figures["exit_seconds"] = life.gone_at - life.ended_at
             deed.figures["exit_code"] = life.code
             if member.source:
-                async with targets.pool.connection() as connection:
-                    deed.figures["in_order"] = await inspection.left_in_order(connection, name)
+                deed.figures["in_order"] = await targets.left_in_order(name)
             await member.process.start()
         await targets.lifetimes(0.3, 0.6)
 

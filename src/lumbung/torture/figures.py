@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -78,8 +78,3 @@ def tally(deeds: Iterable[Deed]) -> Mapping[str, tuple[int, int]]:
         done, hit = found.get(deed.name, (0, 0))
         found[deed.name] = (done + 1, hit + deed.hit)
     return found
-
-
-def per_second(values: Iterable[float], begins: float, ends: float, key: Callable[[float], float] = float) -> float:
-    """How many of these moments a second, between two of them."""
-    return sum(begins <= key(value) < ends for value in values) / max(1e-9, ends - begins)

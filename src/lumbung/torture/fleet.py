@@ -32,7 +32,6 @@ class Member:
     database: Proxy
     source: str = ""
     url: str = ""
-    metrics_port: int = 0
 
     @property
     def name(self) -> str:
@@ -65,10 +64,6 @@ class FleetPlan:
     ports: Sequence[int]
     env: Mapping[str, str] = field(default_factory=dict)
     program: Sequence[str] = PROGRAM
-
-    @property
-    def ports_needed(self) -> int:
-        return self.apis + self.workers
 
 
 @asynccontextmanager
@@ -109,7 +104,7 @@ async def _member(stack: AsyncExitStack, plan: FleetPlan, role: str, number: int
     name = f"{role}-{number}"
     process = HubProcess(name, argv, env, plan.directory / f"{name}.log")
     url = f"http://{HOST}:{port}"
-    return Member(process, database, source, url, port if role == "worker" else 0)
+    return Member(process, database, source, url)
 
 
 def _sandbox(plan: FleetPlan) -> HubProcess:

@@ -36,6 +36,7 @@ class Judgement:
     writes: int
     calls: int
     unclear: int
+    lost: int
     healed: Spread
     takeovers: Spread
     exits: Spread
@@ -72,14 +73,16 @@ def judge(
     limits.check_limits(audit, calls, clearness, lifetime=times.lifetime)
     limits.check_lease_ends(audit, calls, journal.deeds, lifetime=times.lifetime)
     limits.check_waits(audit, world, journal, lines, slack_seconds=WAIT_SLACK_LIFETIMES * times.lifetime)
-    for tenant in world.tenants:
-        settled.check_history(audit, journal, tenant, *histories[tenant.name])
+    lost = sum(settled.check_history(audit, journal, tenant, *histories[tenant.name]) for tenant in world.tenants)
+    if not journal.acknowledged:
+        audit.broken(1, "nothing was acknowledged: nothing has been shown")
     settled.check_effects(audit, journal, at_rest)
     settled.check_settled(audit, world, at_rest)
     settled.check_poison(audit, world, at_rest)
     settled.check_mended(audit, journal, calls, clearness)
     recovery.check_outages(audit, journal, logs, workers, lifetime=times.lifetime)
-    recovery.check_logs(audit, logs, journal.deeds)
+    recovery.check_logs(audit, logs)
+    recovery.check_lives(audit, members)
     for refused in journal.refused[:5]:
         audit.broken(1, f"a good update was refused ({len(journal.refused)} were)", refused)
     exits, exits_bad = figures.exits(journal)
@@ -88,6 +91,7 @@ def judge(
         audit.looked_at.get(2, 0),
         len(calls),
         sum(not clearness.is_clear(call) for call in calls),
+        lost,
         Spread.of(order.healed(lines, _deeds_by_channel(world, journal))),
         figures.takeovers(journal, calls, times.lifetime),
         exits,

@@ -32,8 +32,8 @@ class Used:
 
 
 def check_limits(audit: Audit, calls: Iterable[Call], clearness: Clearness, *, lifetime: float) -> None:
-    """A call too many is excused only when somebody held calls up, or a worker, shortly before; be it that the machine
-    stood still, so that what was sent over a while came at once."""
+    """A call too many is excused only when somebody held calls up, or a worker, shortly before (a lost worker's may
+    come among its successor's); be it that the machine stood still, so that what was sent over a while came at once."""
     last: dict[str, float] = {}
     stood_still: dict[str, float] = {}
     for call in sorted(calls, key=lambda call: call.at):
@@ -42,7 +42,7 @@ def check_limits(audit: Audit, calls: Iterable[Call], clearness: Clearness, *, l
             stood_still[call.caller] = call.at
         last[call.caller] = call.at
         since = call.at - lifetime
-        held_up = clearness.disturbed(call.caller, since, call.at) or stood_still.get(call.caller, 0.0) > since
+        held_up = clearness.anybody_disturbed(since, call.at) or stood_still.get(call.caller, 0.0) > since
         if call.fault == STORE_LIMIT and not held_up:
             audit.broken(5, f"{call.channel} {call.store}: more calls than its limit allows", str(call))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from lumbung.errors import UsageError
 from lumbung.torture import deeds_of_marketplaces as marketplaces
@@ -66,15 +68,19 @@ class Nemesis:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Do one thing after another with each hand until stopped; what was begun is brought to its end."""
-        await asyncio.gather(self._hand(TO_THE_HUB, stop), self._hand(BY_MARKETPLACES, stop))
+        async with asyncio.TaskGroup() as hands:
+            for name, acts in (("hub", TO_THE_HUB), ("marketplaces", BY_MARKETPLACES)):
+                # Dice of its own: what one hand does must not depend on how long the other takes.
+                dice = random.Random(f"{name} {self._targets.dice.random()}")  # noqa: S311
+                hands.create_task(self._hand(acts, replace(self._targets, dice=dice), stop))
 
-    async def _hand(self, acts: Mapping[str, Act], stop: asyncio.Event) -> None:
-        """Each in its turn, in an order that is new for every round, so that even a short run has them all."""
+    async def _hand(self, acts: Mapping[str, Act], targets: Targets, stop: asyncio.Event) -> None:
+        """Each in its turn, in an order that is new for every round."""
         names = [name for name in acts if name in self._names]
         while names:
-            for name in self._targets.dice.sample(names, len(names)):
+            for name in targets.dice.sample(names, len(names)):
                 if stop.is_set():
                     return
-                await acts[name](self._targets)
+                await acts[name](targets)
                 if not stop.is_set():
-                    await self._targets.lifetimes(0.2, 1.0)
+                    await targets.lifetimes(0.2, 1.0)

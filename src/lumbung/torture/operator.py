@@ -23,5 +23,5 @@ async def look_after(targets: Targets) -> None:
                 if account not in poisoned:
                     await targets.agree_again(*account)
                     targets.journal.mended.append(Mended(account, time.time(), reason))
-        except LumbungError:
-            continue  # the database is away: it is looked at again
+        except (LumbungError, OSError):
+            continue  # the database or the sandbox is away: it is looked at again

@@ -17,13 +17,14 @@ EXIT_SECONDS_MAX = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """Unix seconds. `ended_at` is when it was asked to end, `gone_at` when it was gone."""
+    """Unix seconds. `ended_at` is when it was asked to end, `gone_at` when it was gone; `unasked`: it was by then."""
 
     pid: int
     began_at: float
     ended_at: float
     gone_at: float
     code: int
+    unasked: bool = False
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class HubProcess:
 
     async def _end(self, number: signal.Signals) -> Life:
         assert self._process is not None
-        asked_at = time.time()
+        asked_at, unasked = time.time(), self._process.returncode is not None
         self._signal(number)
         try:
             async with asyncio.timeout(EXIT_SECONDS_MAX):
@@ -91,7 +92,7 @@ class HubProcess:
         except TimeoutError:
             self._signal(signal.SIGKILL)
             code = await self._process.wait()
-        life = Life(self._process.pid, self._began_at, asked_at, time.time(), code)
+        life = Life(self._process.pid, self._began_at, asked_at, time.time(), code, unasked)
         self.lives.append(life)
         self._process = None
         self.frozen = False

@@ -60,13 +60,22 @@ def _next_after(journal: Journal, deed: Deed, at: float) -> float:
     return min([one.began_at for one in journal.deeds if one.began_at > deed.ended_at and not one.clear] + [at])
 
 
-def check_logs(audit: Audit, logs: Events, deeds: Sequence[Deed]) -> None:
+def check_logs(audit: Audit, logs: Events) -> None:
     """Nothing of what was done may be a bug's doing: tracebacks and unreadable lines are shown."""
     for name, found in logs.items():
         bad = [event for event in found if event.get("event") in BUGS or event.get("level") == "unreadable"]
         audit.look(6, len(found))
         if bad:
             audit.broken(6, f"{name} logged {len(bad)} failures of its own", *(str(event)[:2000] for event in bad[:2]))
+
+
+def check_lives(audit: Audit, members: Iterable[Member]) -> None:
+    """Nobody ends who was not asked to."""
+    for member in members:
+        for life in member.process.lives:
+            audit.look(6)
+            if life.unasked:
+                audit.broken(6, f"{member.name} ended by itself, with {life.code}", str(life))
 
 
 def _at(event: Mapping[str, Any]) -> float:

@@ -59,13 +59,12 @@ def _invariants(audit: Audit) -> Iterator[Sequence[object]]:
 
 
 def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[Sequence[object]]:
-    lost = sum(finding.invariant == 1 for finding in judgement.audit.findings)
     seconds = journal.fire_until - journal.calm_until
     yield "updates acknowledged", len(journal.acknowledged)
     yield "numbers that marketplaces applied", judgement.writes
     yield "calls, of these with an outcome that nobody could know", f"{judgement.calls}, {judgement.unclear}"
     yield "seconds of fire", f"{seconds:.0f}"
-    yield "kill and stop cycles; acknowledged updates lost", f"{figures.cycles(journal)}; {lost}"
+    yield "kill and stop cycles; acknowledged updates lost", f"{figures.cycles(journal)}; {judgement.lost}"
     yield "a killed worker's stores are served again, lifetimes", _spread(judgement.takeovers)
     yield (
         "SIGTERM to exit, seconds; workers that left something behind",

@@ -68,7 +68,8 @@ def _page(client: PartnerClient, offset: int) -> dict[str, Any]:
     raise OSError("the history is not answered")
 
 
-def check_history(audit: Audit, journal: Journal, tenant: TenantPlan, total: int, codes: set[str]) -> None:
+def check_history(audit: Audit, journal: Journal, tenant: TenantPlan, total: int, codes: set[str]) -> int:
+    """Returns how many acknowledged updates are lost."""
     mine = [one for one in journal.acknowledged if one.key[0] == tenant.name]
     audit.look(1, len(mine))
     lost = [one for one in mine if one.code not in codes]
@@ -76,6 +77,7 @@ def check_history(audit: Audit, journal: Journal, tenant: TenantPlan, total: int
         audit.broken(1, f"{one.code} of {tenant.name} is not in the history ({len(lost)} lost)", str(one))
     if total != len(codes):
         audit.broken(1, f"the history of {tenant.name} tells {total} records and has {len(codes)}")
+    return len(lost)
 
 
 def check_effects(audit: Audit, journal: Journal, at_rest: AtRest) -> None:
@@ -90,8 +92,9 @@ def check_effects(audit: Audit, journal: Journal, at_rest: AtRest) -> None:
         codes[one.code] = one
     for key, newest in journal.newest().items():
         effect = at_rest.effects.get(key, Effect(0, 0))
-        if effect.recorded != newest:
-            audit.broken(7, f"{key} was updated {newest} times, and {effect.recorded} are recorded")
+        if (effect.recorded, effect.applied) != (newest, newest):
+            told = f"{effect.recorded} are recorded, {effect.applied} took effect"
+            audit.broken(7, f"{key} was updated {newest} times, and {told}")
 
 
 def check_settled(audit: Audit, world: World, at_rest: AtRest) -> None:
@@ -120,7 +123,10 @@ def check_mended(audit: Audit, journal: Journal, calls: Iterable[Call], clearnes
         since = authorised_at.get(mended.account, 0.0)
         authorised_at[mended.account] = mended.at
         audit.look(9)
-        lost = any(one.channel == channel and one.store in {store, ""} and since < one.ended_at for one in unclear)
+        lost = any(
+            one.channel == channel and one.store in {store, ""} and since < one.ended_at and one.at < mended.at
+            for one in unclear
+        )
         if mended.account not in withdrawn and not lost:
             audit.broken(9, f"{channel} {store} was paused, though nothing was wrong with it", str(mended))
     for account in withdrawn - {mended.account for mended in journal.mended}:

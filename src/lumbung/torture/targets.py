@@ -80,6 +80,14 @@ class Targets:
         except LumbungError:
             return set()
 
+    async def left_in_order(self, name: str) -> bool:
+        """Whether a process of this name has given back all that it held, with nothing in doubt."""
+        try:
+            async with self.pool.connection() as connection:
+                return await inspection.left_in_order(connection, name)
+        except LumbungError:
+            return False
+
     async def stop_database(self) -> None:
         """As `pg_ctl stop -m immediate`: no checkpoint, nothing is told to anybody."""
         pid = self.server.postmaster_pid

@@ -104,6 +104,16 @@ class _Writer:
         self._turn = dice.randrange(len(api_urls))
 
     def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - an answer that is none must be told, whatever it is
+            self._journal.refused.append(f"an answer that cannot be read: {error!r}")
+        finally:
+            for clients in self._clients.values():
+                for client in clients:
+                    client.close()
+
+    def _work(self) -> None:
         next_at = time.monotonic()
         while not self._stop.is_set():
             tenant, key = self._keys[0] if self._dice.random() < HOT_SHARE else self._dice.choice(self._keys)
@@ -112,9 +122,6 @@ class _Writer:
                 next_at += self._interval
             next_at = max(next_at, time.monotonic() - 1)  # what an outage held up is not made up for
             self._stop.wait(max(0.0, next_at - time.monotonic()))
-        for clients in self._clients.values():
-            for client in clients:
-                client.close()
 
     def _update(self, tenant: TenantPlan, key: Key) -> None:
         n = self._sent.get(key, 0) + 1
