@@ -59,9 +59,7 @@ async def parked(connection: Connection) -> dict[Place, str]:
 
 async def paused(connection: Connection) -> dict[Account, str]:
     """Stores that wait for a person, with the reason."""
-    return {
-        (row["channel"], row["account"]): row["pause_reason"] for row in await _queries["paused"].all(connection)
-    }
+    return {(row["channel"], row["account"]): row["pause_reason"] for row in await _queries["paused"].all(connection)}
 
 
 async def open_items(connection: Connection) -> int:
