@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lumbung.channels.base import InDoubt, Rejected, Scope, Throttled, Unavailable
+from lumbung.channels.base import InDoubt, Scope, Throttled, Unavailable
 from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.keyring import Keyring
 from tests.flow.hub import FAST
@@ -46,7 +46,6 @@ async def test_updates_are_delivered_by_their_hints(
         Throttled(None, Scope.STORE, "slow down"),
         Unavailable("away"),
         InDoubt("timeout"),
-        Rejected("no"),
     ],
     ids=lambda answer: type(answer).__name__,
 )
@@ -54,17 +53,13 @@ async def test_what_stays_due_or_becomes_due_again_after_a_call_is_found(
     database_url: str,
     keyring: Keyring,
     monkeypatch: pytest.MonkeyPatch,
-    answer: Throttled | Unavailable | InDoubt | Rejected,
+    answer: Throttled | Unavailable | InDoubt,
 ) -> None:
     async with without_scans(database_url, keyring, monkeypatch) as shop:
         shop.account.say("a", answer)
         code = await shop.update("a", 5)
-        if isinstance(answer, Rejected):
-            await shop.in_state("parked")
-            await shop.hub.later(HOUR)
-            code = await shop.update("a", 6)
         await shop.hub.ended(code)
-        assert shop.account.shown["a"] == (6 if isinstance(answer, Rejected) else 5)
+        assert shop.account.shown["a"] == 5
 
 
 async def test_an_update_that_is_accepted_while_a_call_is_under_way_is_found_when_it_has_ended(

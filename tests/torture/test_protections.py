@@ -29,13 +29,13 @@ from tests.torture import scenes
 ROOT = Path(__file__).parents[2]
 EVERYWHERE = 208  # a seed by which what marketplaces do is done by all of them, for long
 STAGED = "staged"
-TOKEN_SECONDS = 6
+TOKEN_SECONDS = 14
 LATE, ERRING, HELD = 196, 129, 4
 """Seeds: all that is late is very late; all marketplaces err; a killed worker's request is held, not lost."""
 HOLDING: dict[str, Any] = {"quiesce_seconds": 4, "updates_per_second": 12, "writers": 12}
 """Time for a successor to take over and send something newer, and few updates that would come after what was held."""
 ALL_SECONDS = 20
-RUNS_UNTIL_NOTICED = 3
+RUNS_UNTIL_NOTICED = 5
 SMALL = Plan(
     seconds=5,
     seed=EVERYWHERE,

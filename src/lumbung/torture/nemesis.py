@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 
 from lumbung.errors import UsageError
 from lumbung.torture import deeds_of_marketplaces as marketplaces
@@ -69,10 +67,8 @@ class Nemesis:
     async def run(self, stop: asyncio.Event) -> None:
         """Do one thing after another with each hand until stopped; what was begun is brought to its end."""
         async with asyncio.TaskGroup() as hands:
-            for name, acts in (("hub", TO_THE_HUB), ("marketplaces", BY_MARKETPLACES)):
-                # Dice of its own: what one hand does must not depend on how long the other takes.
-                dice = random.Random(f"{name} {self._targets.dice.random()}")  # noqa: S311
-                hands.create_task(self._hand(acts, replace(self._targets, dice=dice), stop))
+            for acts in (TO_THE_HUB, BY_MARKETPLACES):
+                hands.create_task(self._hand(acts, self._targets, stop))
 
     async def _hand(self, acts: Mapping[str, Act], targets: Targets, stop: asyncio.Event) -> None:
         """Each in its turn, in an order that is new for every round."""
