@@ -39,6 +39,16 @@ def test_only_linux_has_a_loopback_address_for_each_worker(tmp_path: Path, monke
         torture.run(Plan(5, 1, ()), tmp_path)
 
 
+def test_a_clock_that_cannot_be_moved_is_left_alone_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lumbung.torture.fake_time.library", lambda: None)
+    assert torture._clock(Plan(5, 1, ("clock",)), tmp_path) == (None, {})
+    assert capsys.readouterr().err == "the clock is left alone: libfaketime is not installed\n"
+    assert torture._clock(Plan(5, 1, ("kill",)), tmp_path) == (None, {})
+    assert capsys.readouterr().err == ""
+
+
 def test_a_fifth_of_a_run_is_calm_and_all_of_it_in_peace() -> None:
     assert (Plan(60, 1, ("kill",)).lengths.calm, Plan(60, 1, ("kill",)).lengths.fire) == (12, 48)
     assert (Plan(60, 1, ()).lengths.calm, Plan(60, 1, ()).lengths.fire) == (60, 0)

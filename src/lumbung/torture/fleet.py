@@ -53,7 +53,8 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """`env`: of every process; `free_port(host)` names one; `program`: the command line that a role is added to."""
+    """`env`: of every process; `ports`: free ones, one for each API process and worker; `program`: the command line
+    that a role is added to."""
 
     directory: Path
     apis: int
