@@ -13,6 +13,7 @@ COVERS = {
     "paused",
     "open_items",
     "miscounted",
+    "failed_items",
     "effects",
     "held_by",
     "registered",
@@ -74,6 +75,22 @@ async def test_items_that_have_not_ended_are_counted_and_so_are_records_that_mis
         assert (await inspection.open_items(connection), await inspection.miscounted(connection)) == (1, 0)
         await world.execute("UPDATE stock_update SET items_open = items_open + 1")
         assert await inspection.miscounted(connection) == 1
+
+
+async def test_items_that_ended_without_success_tell_why_and_only_those_from_before(world: World) -> None:
+    await small(world)
+    await world.accepted(stock_update(blib=3))
+    await world.accepted(stock_update(blib=4))
+    later = await world.value("SELECT max(created_at) + interval '1 second' FROM item")
+    first = await world.value("SELECT min(id) FROM item")
+    async with world.pool.connection() as connection:
+        assert await inspection.failed_items(connection, later) == {}
+        ended = "UPDATE item SET success = $1, message = $2, finished_at = now() WHERE (id = $3) = $4"
+        await world.execute(ended, True, "delivered", first, True)
+        assert await inspection.failed_items(connection, later) == {}
+        await world.execute(ended, False, "out of time", first, False)
+        assert await inspection.failed_items(connection, later) == {PLACE: "out of time"}
+        assert await inspection.failed_items(connection, await world.value("SELECT max(created_at) FROM item")) == {}
 
 
 async def test_every_update_of_a_sku_and_what_took_effect_is_counted(world: World) -> None:

@@ -55,14 +55,17 @@ def test_a_worker_that_has_lost_its_leases_may_have_called_without_them() -> Non
     assert found.is_clear(call(caller=SECOND))
 
 
-def test_the_time_outside_of_all_spans_is_counted() -> None:
+def test_the_longest_time_outside_of_all_spans_is_found() -> None:
     spans = Spans([(1.0, 2.0), (4.0, 6.0)])
-    assert [spans.free(begins, ends) for begins, ends in ((0.0, 1.0), (0.0, 5.0), (1.5, 4.5), (4.5, 5.0))] == [
-        1.0,
-        3.0,
-        2.0,
-        0.0,
-    ]
+    sought = ((0.0, 1.0), (0.0, 5.0), (1.5, 4.5), (4.5, 5.0), (0.0, 9.0))
+    assert [spans.longest_free(begins, ends) for begins, ends in sought] == [1.0, 2.0, 2.0, 0.0, 3.0]
+
+
+def test_a_lease_that_was_lost_is_explained_by_what_was_done_to_its_worker_shortly_before() -> None:
+    found = clearness(Deed("freeze", 100.0, 101.0, workers=frozenset({FIRST})))
+    assert found.explains(Lost(FIRST, 102.0), 2.0)
+    assert not found.explains(Lost(SECOND, 102.0), 2.0)
+    assert not found.explains(Lost(FIRST, 110.0), 2.0)
 
 
 def test_spans_that_touch_are_one() -> None:

@@ -20,6 +20,9 @@ class Hurried:
 
     dice: random.Random
 
+    def with_own_dice(self) -> Hurried:
+        return Hurried(random.Random(1))
+
     async def lifetimes(self, _least: float, _most: float) -> None:
         return
 

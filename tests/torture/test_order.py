@@ -6,7 +6,7 @@ from lumbung.torture import order
 from lumbung.torture.clearness import Clearness, Spans
 from lumbung.torture.evidence import Call, Write
 from lumbung.torture.findings import Audit
-from lumbung.torture.journal import Deed, Journal
+from lumbung.torture.journal import Deed, Journal, Mended
 from lumbung.torture.world import World
 from tests.torture.scene import OTHER, TENANT, WORKER, WORLD, acknowledged, call, clearness, journal, write
 
@@ -84,16 +84,51 @@ def test_two_clear_calls_about_one_listing_may_not_overlap_whoever_makes_them() 
     assert invariants(audit) == [4]
 
 
-def test_calls_one_after_the_other_and_calls_that_were_given_up_may() -> None:
+def test_calls_one_after_the_other_may_and_beside_those_that_somebody_else_has_lost() -> None:
     audit = Audit()
-    calls = [call(1, 50.0), call(2, 50.02), call(3, 50.1, status=0, ms=800), call(4, 50.5)]
+    calls = [call(1, 50.0), call(2, 50.02), call(3, 50.1, status=0, ms=800), call(4, 50.5, caller=OTHER)]
     order.check_in_flight(audit, calls, clearness())
     assert invariants(audit) == []
 
 
-def test_healing_is_counted_while_nothing_else_goes_wrong() -> None:
+def test_a_workers_own_calls_may_not_overlap_though_nobody_knows_what_became_of_them() -> None:
+    lost = call(1, 50.0, ms=400, fault="drop_response_rate", status=0)
+    for second, broken in ((call(2, 50.2), [4]), (call(2, 50.5), []), (call(2, 50.2, caller=OTHER), [])):
+        audit = Audit()
+        order.check_in_flight(audit, [lost, second], clearness())
+        assert invariants(audit) == broken
+
+
+def test_unless_something_was_done_to_it() -> None:
+    audit = Audit()
+    cut = Deed("cut-marketplaces", 49.9, 50.3, workers=frozenset({WORKER}))
+    order.check_in_flight(audit, [call(1, 50.0, ms=400, status=0), call(2, 50.2)], clearness(cut))
+    assert invariants(audit) == []
+
+
+def test_an_older_number_of_a_call_without_a_line_has_no_excuse() -> None:
+    writes = [write(1, 4), write(2, 3), write(3, 5), both(5)]
+    assert invariants(played(writes, [call(1), call(3)], clearness())) == [2]
+
+
+def healed(*mended: Mended, most_seconds: float = 1.4) -> tuple[list[float], list[int]]:
+    """An older number stands for two seconds, and another for four with something else going wrong meanwhile."""
     lines = order.timelines(WORLD, FIVE)
     writes = [write(1, 5, at=10.0), write(2, 4, at=11.0), write(3, 5, at=13.0)]
     writes += [write(4, 4, at=20.0), write(5, 5, at=24.0)]
     order.check_order(Audit(), writes, {}, lines, clearness())
-    assert order.healed(lines, {"blib": Spans([(21.0, 22.5), (23.5, 25.0)])}) == [2.0, 2.0]
+    healings = order.healed(lines, {"blib": Spans([(21.0, 22.5), (23.5, 25.0)])})
+    audit = Audit()
+    order.check_healed(audit, healings, mended, most_seconds=most_seconds)
+    return [seconds for _, _, seconds in healings], invariants(audit)
+
+
+def test_healing_is_counted_while_nothing_else_goes_wrong() -> None:
+    assert healed()[0] == [2.0, 1.0]
+
+
+def test_healing_that_takes_too_long_is_told_unless_the_store_waited_for_a_person() -> None:
+    assert healed()[1] == [3]
+    assert healed(most_seconds=2.0)[1] == []
+    assert healed(Mended(("blib", "TOA-1"), 12.0, "Invalid refresh_token"))[1] == []
+    assert healed(Mended(("blib", "TOB-1"), 12.0, "Invalid refresh_token"))[1] == [3]

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+import lumbung
 from lumbung.torture import recovery
+from lumbung.torture.clearness import Lost
 from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import events
 from lumbung.torture.journal import Deed
-from tests.torture.scene import LIFETIME, journal
+from tests.torture.scene import LIFETIME, WORKER, clearness, journal
+
+PRODUCT = Path(lumbung.__file__).parent
 
 
 class Member:
@@ -68,10 +72,30 @@ def test_leases_that_were_lost_are_found_in_the_log() -> None:
     assert (lost.source, lost.at) == ("127.0.1.1", 105.0)
 
 
-def test_a_failure_of_the_hubs_own_is_told() -> None:
+def test_who_loses_its_leases_must_have_been_cut_off_or_have_stood_still() -> None:
+    frozen = Deed("freeze", 100.0, 104.0, workers=frozenset({WORKER}))
     audit = Audit()
-    recovery.check_logs(audit, {"api-1": [logged("ready", 1.0)], "worker-1": [logged("a sender failed", 2.0)]})
+    lost = [Lost(WORKER, 104.1), Lost(WORKER, 120.0)]
+    recovery.check_lost_leases(audit, lost, clearness(frozen), lifetime=LIFETIME)
+    assert audit.looked_at == {4: 2}
+    assert [(finding.invariant, "at=120.0" in finding.evidence[0]) for finding in audit.findings] == [(4, True)]
+
+
+def test_an_error_with_a_traceback_is_told_and_one_that_a_person_must_mend_is_not() -> None:
+    audit = Audit()
+    bug = logged("a sender failed", 2.0, level="error", exception=[{"exc_type": "KeyError"}])
+    sealed = logged(recovery.SEALED, 1.0, level="error", exception=[{"exc_type": "ConfigurationError"}])
+    paused = logged("the store is paused", 1.0, level="error")
+    recovery.check_logs(audit, {"api-1": [logged("ready", 1.0)], "worker-1": [bug, sealed, paused]})
     assert [finding.message for finding in audit.findings] == ["worker-1 logged 1 failures of its own"]
+
+
+@pytest.mark.parametrize("event", [recovery.AWAY, recovery.BACK, recovery.LEASE_LOST, recovery.SEALED])
+def test_what_is_looked_for_in_the_logs_is_what_the_hub_writes(event: str) -> None:
+    written = [
+        path for path in PRODUCT.rglob("*.py") if path.parent.name != "torture" and f'"{event}"' in path.read_text()
+    ]
+    assert written
 
 
 def test_a_line_that_is_no_json_is_a_failure_of_the_hubs_own(tmp_path: Path) -> None:

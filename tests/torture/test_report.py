@@ -18,22 +18,25 @@ NONE = Spread.of([])
 def told(audit: Audit, restless: str = "") -> str:
     judgement = Judgement(audit, 10, 12, 3, 0, NONE, Spread.of([1.0, 1.2]), NONE, 0, Used("blib TOA-1", 60.0, 0.987))
     done = journal(acknowledged(1), deeds=(Deed("kill-in-answer", 1.0, 2.0, hit=False), Deed("kill", 3.0, 4.0)))
-    return report.text(About("lumbung torture", "2 cores", "2026-11-23", restless), done, judgement, TIMES)
+    return report.text(About("lumbung torture", "2 cores", "2026-11-23", restless, ("freeze",)), done, judgement, TIMES)
 
 
 def test_a_run_that_found_nothing_says_what_was_looked_at_and_measured() -> None:
     audit = Audit()
     audit.look(2, 10)
+    audit.excuse(2)
     words = told(audit)
     for line in (
         "`lumbung torture`, 2026-11-23, 2 cores.",
-        "| 2. never an older number after a newer one, while outcomes are known | 10 | no |",
+        "| 2. never an older number after a newer one, while outcomes are known | 10 | 1 | no |",
+        "| 8. no listing waits longer than twice (due listings / rate) | 0 | 0 | not judged |",
         "| updates acknowledged | 1 |",
         "| kill and stop cycles; acknowledged updates lost | 2; 0 |",
         "| a killed worker's stores are served again, lifetimes | median 1.10, most 1.20 (of 2) |",
-        "| older numbers after newer ones, healed in seconds of peace (promised: 6.5) | none |",
+        "| older numbers after newer ones, seconds of peace until healed (promised: 6.5) | none |",
         "| most of a store's limit that was used in 60 s | 98.7% (blib TOA-1) |",
         "| kill-in-answer | 1 | 0 |",
+        "| freeze | 0 | 0 |",
     ):
         assert line in words.splitlines()
     assert "##" not in words

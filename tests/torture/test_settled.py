@@ -13,7 +13,7 @@ from lumbung.torture.settled import AtRest
 from lumbung.torture.world import World
 from tests.torture.scene import STORE, TENANT, WORLD, acknowledged, clearness, journal
 
-QUIET = AtRest((), {}, {}, 0, 0, {})
+QUIET = AtRest((), {}, {}, 0, 0, {}, {})
 PLACE = ("blib", "TOA-1", "sku1")
 STUCK = Unsettled(PLACE, "waiting", "push", "backoff", "Unavailable", "refused", 7)
 KEY = ("Toko 1", "sku1", "default")
@@ -70,14 +70,23 @@ def test_a_code_of_two_updates_is_told() -> None:
 
 def test_what_does_not_come_to_rest_is_told() -> None:
     audit = Audit()
-    settled.check_settled(audit, WORLD, AtRest((STUCK,), {("blib", "TOA-1", "sku2"): "unknown"}, {}, 3, 1, {}))
+    settled.check_settled(audit, WORLD, AtRest((STUCK,), {("blib", "TOA-1", "sku2"): "unknown"}, {}, 3, 1, {}, {}))
     assert invariants(audit) == [6, 6, 6, 6]
+
+
+def test_an_item_that_failed_while_nothing_went_wrong_is_told_unless_it_is_poisoned() -> None:
+    found = replace(QUIET, failed_in_calm={PLACE: "out of time"})
+    sealed = World((replace(TENANT, stores=(replace(STORE, poison="sealed"),)),))
+    for world, broken in ((WORLD, [6]), (World((TENANT,), {PLACE: "failing"}), []), (sealed, [])):
+        audit = Audit()
+        settled.check_calm(audit, world, found)
+        assert invariants(audit) == broken
 
 
 def test_what_is_poisoned_need_not() -> None:
     audit = Audit()
     world = World((TENANT,), {PLACE: "failing", ("blib", "TOA-1", "sku2"): "unreadable"})
-    found = AtRest((STUCK,), {("blib", "TOA-1", "sku2"): "unreadable"}, {}, 0, 0, {})
+    found = AtRest((STUCK,), {("blib", "TOA-1", "sku2"): "unreadable"}, {}, 0, 0, {}, {})
     settled.check_settled(audit, world, found)
     settled.check_poison(audit, world, found)
     assert (invariants(audit), audit.looked_at[9]) == ([], 2)
@@ -119,6 +128,14 @@ def mended(*deeds: Deed, calls: tuple[Call, ...] = (), dead: bool = True) -> lis
 def test_a_store_whose_seller_withdrew_the_authorisation_must_be_paused() -> None:
     assert mended(WITHDRAWN) == []
     assert mended(WITHDRAWN, dead=False) == [9]
+
+
+def test_an_authorisation_that_was_withdrawn_excuses_one_pause_and_no_later_one() -> None:
+    told = journal(deeds=(WITHDRAWN,))
+    told.mended += [Mended(SHOP, 55.0, "Invalid refresh_token"), Mended(SHOP, 75.0, "Invalid refresh_token")]
+    audit = Audit()
+    settled.check_mended(audit, told, [], clearness())
+    assert [(finding.invariant, "at=75.0" in finding.evidence[0]) for finding in audit.findings] == [(9, True)]
 
 
 def test_a_store_that_lost_its_authorisation_must_have_lost_the_answer_to_a_trade() -> None:

@@ -106,3 +106,11 @@ def test_two_updates_that_say_the_same_are_the_same_at_the_end() -> None:
     line = timeline(Shape.FALLING)
     line.apply(write(1, 0))
     assert line.wrong_at_the_end({"default": 30}) == {}
+
+
+def test_an_update_is_shown_when_it_or_a_newer_one_is() -> None:
+    line = timeline()
+    for call, (quantity, at) in enumerate([(2, 10.0), (5, 11.0), (3, 12.0), (6, 13.0)]):
+        line.apply(write(call, quantity, at=at))
+    assert [line.shown_at("default", n) for n in (1, 2, 3, 5, 6, 7)] == [10.0, 10.0, 11.0, 11.0, 13.0, None]
+    assert line.shown_at("surabaya", 1) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import random
 import shlex
 import sys
 import tempfile
@@ -160,7 +159,7 @@ def torture(
     )
     with directory_for(keep) as directory:
         result = run(plan, directory)
-        words = report.text(_about(result), result.journal, result.judgement, TIMES)
+        words = report.text(_about(result, plan), result.journal, result.judgement, TIMES)
         output.say(words)
         if report_file is not None:
             report_file.write_text(words)
@@ -220,7 +219,7 @@ async def _run(plan: Plan, settings: Settings, server: EmbeddedPostgres, clock_f
                 Journal(),
                 hub.pool,
                 server,
-                random.Random(plan.seed),  # noqa: S311
+                plan.seed,
                 plan.times.lifetime,
                 plan.times.quiesce,
                 plan.times.timeout,
@@ -295,10 +294,11 @@ def _clock(plan: Plan, directory: Path) -> tuple[Path | None, Mapping[str, str]]
     return clock_file, fake_time.environment(preloaded, clock_file)
 
 
-def _about(result: Result) -> report.About:
+def _about(result: Result, plan: Plan) -> report.About:
     cores, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
     machine = (
         f"{cores} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     )
     command = shlex.join(["lumbung", *sys.argv[1:]])
-    return report.About(command, machine, f"{datetime.now(UTC):%Y-%m-%d}", result.restless)
+    names = tuple(name for name in plan.names if name not in nemesis.STANDING)
+    return report.About(command, machine, f"{datetime.now(UTC):%Y-%m-%d}", result.restless, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from lumbung.db.query import Connection, Queries
 
@@ -68,6 +69,14 @@ async def open_items(connection: Connection) -> int:
 
 async def miscounted(connection: Connection) -> int:
     return int(await _queries["miscounted"].within(PATIENCE_SECONDS).value(connection))
+
+
+async def failed_items(connection: Connection, before: datetime) -> dict[Place, str]:
+    """Listings with items that were made before and ended without success, with the message of one of those."""
+    return {
+        (row["channel"], row["account"], row["sku"]): row["message"]
+        for row in await _queries["failed_items"].within(PATIENCE_SECONDS).all(connection, before=before)
+    }
 
 
 async def effects(connection: Connection) -> dict[tuple[str, str, str], Effect]:

@@ -32,6 +32,15 @@ SELECT count(*) FROM stock_update u
 WHERE u.items_open <> (SELECT count(*) FROM item i WHERE i.tenant_id = u.tenant_id AND i.created_at = u.created_at
                                                      AND i.update_id = u.id AND i.finished_at IS NULL)
 
+-- name: failed_items
+-- Listings with items that were made before some time and ended without success, and what one of those was told.
+SELECT st.channel, st.account, v.sku, min(i.message) AS message
+FROM item i
+JOIN variant v ON v.tenant_id = i.tenant_id AND v.id = i.variant_id
+JOIN store st ON st.tenant_id = i.tenant_id AND st.id = i.store_id
+WHERE NOT i.success AND i.created_at < :before
+GROUP BY 1, 2, 3
+
 -- name: effects
 -- How many updates of a SKU in a warehouse were recorded, and how many took effect.
 SELECT t.name AS tenant, v.sku, h.name AS warehouse, count(*) AS recorded, count(*) FILTER (WHERE c.applied) AS applied

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from lumbung.db import inspection
 from lumbung.errors import LumbungError
@@ -21,6 +22,7 @@ from lumbung.torture.workload import Workload
 LOOK_SECONDS = 0.25
 START_SECONDS = 60.0
 ACKNOWLEDGE_SECONDS = 60.0
+CALM_LIFETIMES = 1.0  # before the end of the calm: by then what was made is recorded
 TICK_SECONDS, STALL_SECONDS = 0.1, 0.4
 
 Tell = Callable[[str], None]
@@ -135,6 +137,7 @@ async def _restless(targets: Targets) -> str:
 
 
 async def at_rest(targets: Targets) -> AtRest:
+    calm_until = targets.journal.calm_until - targets.longest_wait - CALM_LIFETIMES * targets.lifetime
     async with targets.pool.connection() as connection:
         return AtRest(
             tuple(await inspection.unsettled(connection)),
@@ -143,6 +146,7 @@ async def at_rest(targets: Targets) -> AtRest:
             await inspection.open_items(connection),
             await inspection.miscounted(connection),
             await inspection.effects(connection),
+            await inspection.failed_items(connection, datetime.fromtimestamp(calm_until, UTC)),
         )
 
 

@@ -42,14 +42,14 @@ class Spans:
         place = bisect_left(self._ends, begins)
         return place < len(self._merged) and self._merged[place][0] <= ends
 
-    def free(self, begins: float, ends: float) -> float:
-        """How much of the time between lies outside of all stretches."""
-        covered = 0.0
+    def longest_free(self, begins: float, ends: float) -> float:
+        """The longest part of the time between that lies outside of all stretches, in one piece."""
+        longest, since = 0.0, begins
         for span_begins, span_ends in self._merged[bisect_left(self._ends, begins) :]:
             if span_begins >= ends:
                 break
-            covered += min(span_ends, ends) - max(span_begins, begins)
-        return ends - begins - covered
+            longest, since = max(longest, span_begins - since), span_ends
+        return max(longest, ends - since)
 
 
 class Clearness:
@@ -65,10 +65,15 @@ class Clearness:
                 continue
             for source in sources if deed.workers is None else deed.workers:
                 spans[source].append((deed.began_at - lifetime, deed.ended_at + lifetime))
+        self._done = {source: Spans(found) for source, found in spans.items()}
         for one in lost:
             spans[one.source].append((one.at - 2 * lifetime, one.at + lifetime))
         self._spans = {source: Spans(found) for source, found in spans.items()}
         self._nobody = Spans(())
+
+    def explains(self, lost: Lost, lifetime: float) -> bool:
+        """Whether something was done to a worker that lost its leases, within two lifetimes before it said so."""
+        return self._done.get(lost.source, self._nobody).touches(lost.at - 2 * lifetime, lost.at)
 
     def disturbed(self, source: str, begins: float, ends: float) -> bool:
         return self._spans.get(source, self._nobody).touches(begins, ends)

@@ -35,8 +35,9 @@ def cycles(journal: Journal) -> int:
     return sum(deed.name in CYCLES for deed in journal.deeds)
 
 
-def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> Spread:
-    """From a worker's death until somebody else calls for a store that it held: where nothing else was about."""
+def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> list[float]:
+    """From a worker's death until somebody else calls for a store that it held, in lifetimes: where nothing else was
+    about."""
     ordered: dict[tuple[str, str], list[Call]] = {}
     for call in sorted(calls, key=lambda call: call.at):
         ordered.setdefault((call.channel, call.store), []).append(call)
@@ -51,7 +52,7 @@ def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> Sprea
             first = _first_after(ordered.get(store, []), deed.began_at + FIRST_SECONDS)
             if first is not None and not others.touches(deed.began_at - lifetime, first.at):
                 took.append((first.at - deed.began_at) / lifetime)
-    return Spread.of(took)
+    return took
 
 
 def concerns(deed: Deed, channel: str) -> bool:
@@ -64,16 +65,17 @@ def _first_after(calls: Sequence[Call], at: float) -> Call | None:
     return calls[place] if place < len(calls) else None
 
 
-def exits(journal: Journal) -> tuple[Spread, int]:
-    """From SIGTERM to the exit, in seconds; and how many workers left something in doubt or failed."""
+def exits(journal: Journal) -> tuple[Spread, list[Deed]]:
+    """From SIGTERM to the exit, in seconds; and those after which something was left in doubt, or that failed."""
     stops = [deed for deed in journal.deeds if deed.name == "restart"]
-    bad = sum(bool(deed.figures.get("exit_code")) or not deed.figures.get("in_order", True) for deed in stops)
+    bad = [deed for deed in stops if deed.figures.get("exit_code") or not deed.figures.get("in_order", True)]
     return Spread.of(deed.figures["exit_seconds"] for deed in stops if "exit_seconds" in deed.figures), bad
 
 
-def tally(deeds: Iterable[Deed]) -> Mapping[str, tuple[int, int]]:
-    """By name, how often something was done, and how often it met the moment that it aimed at."""
-    found: dict[str, tuple[int, int]] = {}
+def tally(names: Iterable[str], deeds: Iterable[Deed]) -> Mapping[str, tuple[int, int]]:
+    """By name, how often something was done, and how often it met the moment that it aimed at. `names`: of what was to
+    be done, for what was never reached."""
+    found: dict[str, tuple[int, int]] = dict.fromkeys(names, (0, 0))
     for deed in deeds:
         done, hit = found.get(deed.name, (0, 0))
         found[deed.name] = (done + 1, hit + deed.hit)

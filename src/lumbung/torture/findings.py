@@ -29,13 +29,18 @@ class Finding:
 
 @dataclass(slots=True)
 class Audit:
-    """`looked_at`: by invariant, how many things were judged: one that judged nothing has shown nothing."""
+    """By invariant: `looked_at`, how many things were judged (one that judged nothing has shown nothing), and
+    `excused`, how many more were out of order for what was done to who did them."""
 
     findings: list[Finding] = field(default_factory=list)
     looked_at: dict[int, int] = field(default_factory=dict)
+    excused: dict[int, int] = field(default_factory=dict)
 
     def look(self, invariant: int, count: int = 1) -> None:
         self.looked_at[invariant] = self.looked_at.get(invariant, 0) + count
+
+    def excuse(self, invariant: int) -> None:
+        self.excused[invariant] = self.excused.get(invariant, 0) + 1
 
     def broken(self, invariant: int, message: str, *evidence: str) -> None:
         self.findings.append(Finding(invariant, message, evidence))

@@ -18,6 +18,8 @@ from lumbung.torture.settled import AtRest
 from lumbung.torture.world import World
 
 WAIT_SLACK_LIFETIMES = 3.0
+TAKEOVER_LIFETIMES_MAX = 3.0
+HEALING_LIFETIMES, HEALING_SLACK_LIFETIMES = 2.0, 1.0
 USED_SECONDS = 60.0
 
 
@@ -28,6 +30,11 @@ class Times:
     lifetime: float
     timeout: float
     quiesce: float
+
+    @property
+    def healing(self) -> float:
+        """How long an older number may stand when nothing else goes wrong."""
+        return self.quiesce + HEALING_LIFETIMES * self.lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +64,10 @@ def judge(
     audit = Audit()
     logs = recovery.logs_of(members)
     workers = [member for member in members if member.source]
+    lost_leases = recovery.lost_leases(workers, logs)
     clearness = Clearness(
         journal.deeds,
-        recovery.lost_leases(workers, logs),
+        lost_leases,
         [worker.source for worker in workers],
         lifetime=times.lifetime,
         timeout=times.timeout,
@@ -78,24 +86,34 @@ def judge(
         audit.broken(1, "nothing was acknowledged: nothing has been shown")
     settled.check_effects(audit, journal, at_rest)
     settled.check_settled(audit, world, at_rest)
+    settled.check_calm(audit, world, at_rest)
     settled.check_poison(audit, world, at_rest)
     settled.check_mended(audit, journal, calls, clearness)
     recovery.check_outages(audit, journal, logs, workers, lifetime=times.lifetime)
+    recovery.check_lost_leases(audit, lost_leases, clearness, lifetime=times.lifetime)
     recovery.check_logs(audit, logs)
     recovery.check_lives(audit, members)
     for refused in journal.refused[:5]:
         audit.broken(1, f"a good update was refused ({len(journal.refused)} were)", refused)
+    healings = order.healed(lines, _deeds_by_channel(world, journal))
+    most_seconds = times.healing + HEALING_SLACK_LIFETIMES * times.lifetime
+    order.check_healed(audit, healings, journal.mended, most_seconds=most_seconds)
+    takeovers = figures.takeovers(journal, calls, times.lifetime)
+    if takeovers and max(takeovers) > TAKEOVER_LIFETIMES_MAX:
+        audit.broken(6, f"a killed worker's store was served again after {max(takeovers):.1f} lifetimes")
     exits, exits_bad = figures.exits(journal)
+    for deed in exits_bad:
+        audit.broken(6, "who was told to stop failed, or left something behind", str(deed))
     return Judgement(
         audit,
         audit.looked_at.get(2, 0),
         len(calls),
         sum(not clearness.is_clear(call) for call in calls),
         lost,
-        Spread.of(order.healed(lines, _deeds_by_channel(world, journal))),
-        figures.takeovers(journal, calls, times.lifetime),
+        Spread.of(seconds for _, _, seconds in healings),
+        Spread.of(takeovers),
         exits,
-        exits_bad,
+        len(exits_bad),
         limits.used(calls, world, seconds=USED_SECONDS),
     )
 

@@ -60,6 +60,8 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 class Nemesis:
+    """Each hand throws dice of its own: what it does goes by the seed, however long the other's deeds take."""
+
     def __init__(self, targets: Targets, names: Sequence[str]):
         self._targets = targets
         self._names = set(names)
@@ -68,7 +70,7 @@ class Nemesis:
         """Do one thing after another with each hand until stopped; what was begun is brought to its end."""
         async with asyncio.TaskGroup() as hands:
             for acts in (TO_THE_HUB, BY_MARKETPLACES):
-                hands.create_task(self._hand(acts, self._targets, stop))
+                hands.create_task(self._hand(acts, self._targets.with_own_dice(), stop))
 
     async def _hand(self, acts: Mapping[str, Act], targets: Targets, stop: asyncio.Event) -> None:
         """Each in its turn, in an order that is new for every round."""

@@ -1,4 +1,4 @@
-"""Invariants 2, 3 and 4 from what the marketplaces wrote down."""
+"""Invariants 2, 3 (healing too) and 4 from what the marketplaces wrote down."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from lumbung.torture.clearness import Clearness, Spans
 from lumbung.torture.evidence import Call, Write
 from lumbung.torture.findings import Audit
-from lumbung.torture.journal import Journal, Key
-from lumbung.torture.timeline import Timeline
+from lumbung.torture.journal import FOREVER, Journal, Key, Mended
+from lumbung.torture.timeline import Healing, Timeline
 from lumbung.torture.world import Place, StorePlan, World, shape_of
 
 EVIDENCE_STEPS = 4
@@ -41,13 +41,17 @@ def check_order(
     for write in writes:
         place = (write.channel, write.store, write.sku)
         step = lines[place].apply(write)
-        audit.look(2)
+        call = calls.get(write.call)
         if step.ns is None:
             audit.broken(3, f"{_named(place)}: {write.quantity} was never accepted", *_steps(lines[place]))
-        elif step.backwards and (call := calls.get(write.call)) is not None and clearness.is_clear(call):
+        elif step.backwards and call is not None and not clearness.is_clear(call):
+            audit.excuse(2)
+            continue
+        elif step.backwards:
             audit.broken(
                 2, f"{_named(place)}: an older number came after a newer one", *_steps(lines[place]), str(call)
             )
+        audit.look(2)
 
 
 def check_end(
@@ -87,30 +91,46 @@ def _check_shown(
 
 
 def check_in_flight(audit: Audit, calls: Iterable[Call], clearness: Clearness) -> None:
-    """Of two calls about one listing that overlap, at least one's end was not known to who made the other."""
-    last: dict[tuple[str, str, str], Call] = {}
+    """Of two calls about one listing that overlap, at least one's end was not known to who made the other. A worker
+    that nothing was done to knows when its own calls end, whatever became of them."""
+    last: dict[tuple[str, str, str, str], Call] = {}
     for call in sorted(calls, key=lambda call: call.at):
-        if not call.remote_variants or not clearness.is_clear(call):
+        clear = clearness.is_clear(call)
+        if not call.remote_variants or (not clear and clearness.disturbed(call.caller, call.at, call.ended_at)):
             continue
         for remote in call.remote_variants:
             place = (call.channel, call.store, remote)
-            before = last.get(place)
             audit.look(4)
-            if before is not None and call.at < before.ended_at - OVERLAP_SECONDS:
-                audit.broken(4, f"{_named(place)}: two calls in flight at once", str(before), str(call))
-            if before is None or call.ended_at > before.ended_at:
-                last[place] = call
+            keys = [(*place, who) for who in (("", call.caller) if clear else (call.caller,))]
+            before = [last[key] for key in keys if key in last and call.at < last[key].ended_at - OVERLAP_SECONDS]
+            if before:
+                audit.broken(4, f"{_named(place)}: two calls in flight at once", str(before[0]), str(call))
+            last |= {key: max(call, last.get(key, call), key=lambda one: one.ended_at) for key in keys}
 
 
-def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[float]:
-    """How long older numbers stood, in seconds in which nothing else went wrong with their marketplace. `deeds`: what
-    went wrong, by channel. What still stands at the end is invariant 3's."""
+def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[tuple[Place, Healing, float]]:
+    """Older numbers that were replaced: of each, the longest time in seconds for which it stood while nothing else went
+    wrong with its marketplace. `deeds`: what went wrong, by channel. What stands at the end is invariant 3's."""
     return [
-        deeds[channel].free(healing.write.at, healing.healed_at)
-        for (channel, _, _), line in lines.items()
+        (place, healing, deeds[place[0]].longest_free(healing.write.at, healing.healed_at))
+        for place, line in lines.items()
         for healing in line.healings
         if healing.healed_at is not None
     ]
+
+
+def check_healed(
+    audit: Audit, healings: Iterable[tuple[Place, Healing, float]], mended: Iterable[Mended], *, most_seconds: float
+) -> None:
+    """Not of a store that waited for a person meanwhile."""
+    waited = [(one.account, one.at) for one in mended]
+    for place, healing, seconds in healings:
+        until = healing.healed_at if healing.healed_at is not None else FOREVER
+        if any(account == place[:2] and healing.write.at < at < until for account, at in waited):
+            audit.excuse(3)
+        elif seconds > most_seconds:
+            told = f"{seconds:.1f} s of peace, not {most_seconds:.1f} s"
+            audit.broken(3, f"{_named(place)}: an older number stood for {told}", str(healing))
 
 
 def _steps(line: Timeline) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lumbung.torture.clearness import Lost
+from lumbung.torture.clearness import Clearness, Lost
 from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import Member, events
 from lumbung.torture.journal import Deed, Journal
@@ -15,7 +15,7 @@ from lumbung.torture.journal import Deed, Journal
 AWAY = "the database is away: nothing new is sent"
 BACK = "the database is back"
 LEASE_LOST = "a lease was lost"
-BUGS = ("a sender failed", "the connector failed", "the connector's answer cannot be decided upon")
+SEALED = "a store cannot be opened"  # its credentials, which is poison: who is paused for nothing is found by the pause
 SETTLING_LIFETIMES = 2.0
 
 Events = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -55,15 +55,27 @@ def check_outages(audit: Audit, journal: Journal, logs: Events, workers: Iterabl
                 )
 
 
+def check_lost_leases(audit: Audit, lost: Iterable[Lost], clearness: Clearness, *, lifetime: float) -> None:
+    """Who loses its leases was cut off or stood still."""
+    for one in lost:
+        audit.look(4)
+        if not clearness.explains(one, lifetime):
+            audit.broken(4, f"{one.source} lost its leases though nothing was done to it", str(one))
+
+
+def _is_bug(event: Mapping[str, Any]) -> bool:
+    return event.get("level") == "error" and bool(event.get("exception")) and event.get("event") != SEALED
+
+
 def _next_after(journal: Journal, deed: Deed, at: float) -> float:
     """When the next thing was done to the hub, at the latest `at`."""
     return min([one.began_at for one in journal.deeds if one.began_at > deed.ended_at and not one.clear] + [at])
 
 
 def check_logs(audit: Audit, logs: Events) -> None:
-    """Nothing of what was done may be a bug's doing: tracebacks and unreadable lines are shown."""
+    """Nothing of what is done can make the hub fail: an error with a traceback is a bug's, an unreadable line too."""
     for name, found in logs.items():
-        bad = [event for event in found if event.get("event") in BUGS or event.get("level") == "unreadable"]
+        bad = [event for event in found if event.get("level") == "unreadable" or _is_bug(event)]
         audit.look(6, len(found))
         if bad:
             audit.broken(6, f"{name} logged {len(bad)} failures of its own", *(str(event)[:2000] for event in bad[:2]))

@@ -16,12 +16,14 @@ FINDINGS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The command, the machine and the day; `restless`: what was still to happen at the end."""
+    """The command, the machine and the day; `restless`: what was still to happen at the end; `names`: of the deeds
+    that were to be done."""
 
     command: str
     machine: str
     day: str
     restless: str
+    names: tuple[str, ...] = ()
 
 
 def text(about: About, journal: Journal, judgement: Judgement, times: Times) -> str:
@@ -34,11 +36,11 @@ def _lines(about: About, journal: Journal, judgement: Judgement, times: Times) -
     yield f"`{about.command}`, {about.day}, {about.machine}."
     yield f"A lease lives {times.lifetime:g} s, a call {times.timeout:g} s, a lost call {times.quiesce:g} s."
     yield ""
-    yield from _table(("invariant", "looked at", "broken"), _invariants(judgement.audit))
+    yield from _table(("invariant", "looked at", "excused", "broken"), _invariants(judgement.audit))
     yield ""
     yield from _table(("measured", ""), _measured(journal, judgement, times))
     yield ""
-    yield from _table(("what was done", "times", "hit its moment"), _deeds(journal))
+    yield from _table(("what was done", "times", "hit its moment"), _deeds(about, journal))
     if about.restless:
         yield ""
         yield f"**It does not come to rest**: {about.restless}"
@@ -55,7 +57,9 @@ def _lines(about: About, journal: Journal, judgement: Judgement, times: Times) -
 def _invariants(audit: Audit) -> Iterator[Sequence[object]]:
     for number, sentence in INVARIANTS.items():
         broken = sum(finding.invariant == number for finding in audit.findings)
-        yield f"{number}. {sentence}", audit.looked_at.get(number, 0), broken or "no"
+        looked_at = audit.looked_at.get(number, 0)
+        excused = audit.excused.get(number, 0)
+        yield f"{number}. {sentence}", looked_at, excused, broken or ("no" if looked_at else "not judged")
 
 
 def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[Sequence[object]]:
@@ -71,15 +75,17 @@ def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[
         (f"{_spread(judgement.exits)}; {judgement.exits_bad}"),
     )
     yield "stores that had to be authorised again", len(journal.mended)
-    bound = times.quiesce + 2 * times.lifetime
-    yield f"older numbers after newer ones, healed in seconds of peace (promised: {bound:g})", _spread(judgement.healed)
+    yield (
+        f"older numbers after newer ones, seconds of peace until healed (promised: {times.healing:g})",
+        _spread(judgement.healed),
+    )
     if judgement.used is not None:
         used = judgement.used
         yield f"most of a store's limit that was used in {used.seconds:g} s", f"{100 * used.share:.1f}% ({used.store})"
 
 
-def _deeds(journal: Journal) -> Iterator[Sequence[object]]:
-    for name, (done, hit) in sorted(figures.tally(journal.deeds).items()):
+def _deeds(about: About, journal: Journal) -> Iterator[Sequence[object]]:
+    for name, (done, hit) in sorted(figures.tally(about.names, journal.deeds).items()):
         yield name, done, hit
 
 

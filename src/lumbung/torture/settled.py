@@ -20,12 +20,15 @@ from lumbung.torture.world import Place, TenantPlan, World
 PAGE = 1000
 TRIES = 5
 SHOWN_MAX = 5
+DEAD = "dead-token"
+AT_ONCE = 0.5  # seconds: withdrawn while the operator has agreed, and it is not noted yet
 TRADE = re.compile(r"/auth/|/accounts/")  # where the sandbox's marketplaces trade tokens
 
 
 @dataclass(frozen=True, slots=True)
 class AtRest:
-    """What the database says when nothing happens any more. `paused`: by (channel, account), why."""
+    """What the database says when nothing happens any more. `paused`: by (channel, account), why.
+    `failed_in_calm`: of items that were made while nothing went wrong and ended without success, a message."""
 
     unsettled: tuple[Unsettled, ...]
     parked: Mapping[Place, str]
@@ -33,6 +36,7 @@ class AtRest:
     open_items: int
     miscounted: int
     effects: Mapping[Key, Effect]
+    failed_in_calm: Mapping[Place, str]
 
 
 def codes_of(tenant: TenantPlan, url: str) -> tuple[int, set[str]]:
@@ -112,11 +116,20 @@ def check_settled(audit: Audit, world: World, at_rest: AtRest) -> None:
         audit.broken(6, f"{at_rest.miscounted} updates miscount their open items")
 
 
+def check_calm(audit: Audit, world: World, at_rest: AtRest) -> None:
+    """While nothing goes wrong what is healthy ends with a delivery, not for want of time."""
+    for place, message in at_rest.failed_in_calm.items():
+        if place not in world.poisoned and not any(
+            store.poison and (store.channel, store.code) == place[:2] for store in world.stores
+        ):
+            audit.broken(6, f"{_named(place)}: an item failed though nothing was wrong: {message}")
+
+
 def check_mended(audit: Audit, journal: Journal, calls: Iterable[Call], clearness: Clearness) -> None:
     """A store waits for a new authorisation only when its seller withdrew it, or when a trade's outcome was unclear
     since it had one: who does not get the answer to a trade has lost the pair, and no later one."""
     unclear = [call for call in calls if TRADE.search(call.path) and not clearness.is_clear(call)]
-    withdrawn = {account for deed in journal.deeds if deed.name == "dead-token" for account in deed.stores}
+    withdrawn = [(account, deed.began_at) for deed in journal.deeds if deed.name == DEAD for account in deed.stores]
     authorised_at: dict[tuple[str, str], float] = {}
     for mended in journal.mended:
         channel, store = mended.account
@@ -127,9 +140,10 @@ def check_mended(audit: Audit, journal: Journal, calls: Iterable[Call], clearnes
             one.channel == channel and one.store in {store, ""} and since < one.ended_at and one.at < mended.at
             for one in unclear
         )
-        if mended.account not in withdrawn and not lost:
+        again = any(account == mended.account and since - AT_ONCE < at < mended.at for account, at in withdrawn)
+        if not again and not lost:
             audit.broken(9, f"{channel} {store} was paused, though nothing was wrong with it", str(mended))
-    for account in withdrawn - {mended.account for mended in journal.mended}:
+    for account in {account for account, _ in withdrawn} - {mended.account for mended in journal.mended}:
         audit.broken(9, f"{' '.join(account)}: its authorisation is dead, and it was never paused")
 
 

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,13 +45,26 @@ class Targets:
     journal: Journal
     pool: Pool
     server: Server
-    dice: random.Random
+    seed: int
     lifetime: float
     quiesce: float
     timeout: float
     outage_seconds: float
     agree_again: Callable[[str, str], Awaitable[None]]
     clock_file: Path | None = None
+    dice: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)  # noqa: S311
+
+    def with_own_dice(self) -> Targets:
+        """The same, for a hand whose dice nobody else throws."""
+        return replace(self)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds within which any healthy listing is told its newest number, while nothing goes wrong."""
+        return max(self.world.longest_wait(store) for store in self.world.stores)
 
     def a_worker(self) -> Member:
         return self.dice.choice(self.fleet.workers)

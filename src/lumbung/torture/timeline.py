@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,6 +46,7 @@ class Timeline:
     newest: dict[str, int] = field(default_factory=dict)
     healings: list[Healing] = field(default_factory=list)
     _open: Healing | None = None
+    _reached: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def apply(self, write: Write) -> Step:
         found = self._read(write)
@@ -55,12 +56,19 @@ class Timeline:
             ns = {warehouse: n for warehouse, (n, _) in found.items()}
             step = Step(write, ns, any(n < self.newest.get(warehouse, 0) for warehouse, n in ns.items()))
             self.shown |= ns
+            self._reach(ns, write.at)
             for warehouse, (n, certain) in found.items():
                 if certain:
                     self.newest[warehouse] = max(n, self.newest.get(warehouse, 0))
             self._heal(write)
         self.steps.append(step)
         return step
+
+    def shown_at(self, warehouse: str, n: int) -> float | None:
+        """When this update, or a newer one, was shown first."""
+        reached = self._reached.get(warehouse, [])
+        place = bisect_left(reached, n, key=lambda one: one[0])
+        return reached[place][1] if place < len(reached) else None
 
     def wrong_at_the_end(self, accepted: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """By warehouse, the update that is shown and the one that was accepted last, where their numbers differ."""
@@ -70,6 +78,12 @@ class Timeline:
             if quantity_of(shown, self.shape, 0) != quantity_of(wanted, self.shape, 0):
                 wrong[warehouse] = (shown, wanted)
         return wrong
+
+    def _reach(self, ns: Mapping[str, int], at: float) -> None:
+        for warehouse, n in ns.items():
+            reached = self._reached.setdefault(warehouse, [])
+            if not reached or reached[-1][0] < n:
+                reached.append((n, at))
 
     def _heal(self, write: Write) -> None:
         behind = any(self.shown.get(warehouse, 0) < n for warehouse, n in self.newest.items())

@@ -49,6 +49,10 @@ class World:
     def stores(self) -> tuple[StorePlan, ...]:
         return tuple(store for tenant in self.tenants for store in tenant.stores)
 
+    def longest_wait(self, store: StorePlan) -> float:
+        """Seconds: every listing of the store twice at its rate."""
+        return 2 * len(self.tenant_of(store).skus) / store.calls_per_second
+
     def tenant_of(self, store: StorePlan) -> TenantPlan:
         return next(tenant for tenant in self.tenants if tenant.name == store.tenant)
 
