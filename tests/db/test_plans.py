@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -61,6 +62,35 @@ LISTED = {"tenant_ids": [1] * 24, "listing_ids": list(range(100, 19_300, 800))}
 WINDOW = {"tenant_id": 1, "store_id": 3, "epoch": 0, "with_locations": True}
 LANES = {"lanes": [1, 2, 3, 4, 5, 6], "cursors": [0, 0, 0, 0, 0, 0]}
 
+RECORDED: dict[str, Any] = {
+    **LISTED,
+    "versions": [1] * 24,
+    "quantities": [1] * 24,
+    "kinds": ["delivered"] * 24,
+    "outcomes": ["Accepted"] * 24,
+    "messages": ["ok"] * 24,
+    "calls": [1] * 24,
+    "doubts": ["clear"] * 24,
+    "doubt_seconds": [0.0] * 24,
+    "due_fors": ["push"] * 24,
+    "handles": [None] * 24,
+    "floors": [None] * 24,
+    "were_observed": [False] * 24,
+    "observed": [None] * 24,
+    "lanes": [3] * 24,
+    "park_retry_seconds": 3600.0,
+    "doubt_seconds_max": 3600.0,
+}
+SETTLED: dict[str, Any] = {
+    **LISTED,
+    "versions": [20_000] * 24,
+    "settled_before": [0] * 24,
+    "success": [True] * 24,
+    "messages": ["ok"] * 24,
+    "answers": ["{}"] * 24,
+    "call_ids": [None] * 24,
+}
+
 ASKED: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0}),
     (DELIVERY["due_window"], {**WINDOW, **LANES, "busy": [1, 2, 3], "limit": 200}),
@@ -69,25 +99,7 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["lock_results"], {**LISTED, "store_ids": [1] * 24, "epochs": [1] * 24}),
     (
         DELIVERY["record_states"],
-        {
-            **LISTED,
-            "versions": [1] * 24,
-            "quantities": [1] * 24,
-            "kinds": ["delivered"] * 24,
-            "outcomes": ["Accepted"] * 24,
-            "messages": ["ok"] * 24,
-            "calls": [1] * 24,
-            "doubts": ["clear"] * 24,
-            "doubt_seconds": [0.0] * 24,
-            "due_fors": ["push"] * 24,
-            "handles": [None] * 24,
-            "floors": [None] * 24,
-            "were_observed": [False] * 24,
-            "observed": [None] * 24,
-            "lanes": [3] * 24,
-            "park_retry_seconds": 3600.0,
-            "doubt_seconds_max": 3600.0,
-        },
+        RECORDED,
     ),
     (DELIVERY["open_transactions"], LISTED),
     (
@@ -97,15 +109,7 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["unpark"], {"tenant_id": 1, "epoch": 0, "listing_ids": LISTED["listing_ids"]}),
     (
         DELIVERY["settle_items"],
-        {
-            **LISTED,
-            "versions": [20_000] * 24,
-            "settled_before": [0] * 24,
-            "success": [True] * 24,
-            "messages": ["ok"] * 24,
-            "answers": ["{}"] * 24,
-            "call_ids": [None] * 24,
-        },
+        SETTLED,
     ),
     (STOCK["lock_variants"], {"tenant_ids": [1] * 24, "skus": [f"sku{n * 70 + 1}" for n in range(24)]}),
     (STOCK["read_levels"], PAIRS),
@@ -242,7 +246,6 @@ async def test_a_window_of_a_store_with_much_due_reads_that_many_listings_wherev
     nodes = all_nodes(await plan_of_a_store_with_all_due(large_database, values, mode=mode))
     read = [(node["Relation Name"], rows_of(node)) for node in nodes if node.get("Relation Name") in LARGE]
     assert sorted(read) == [
-        ("contribution", 0),  # where nothing has a location, that is all that is looked for
         ("contribution", limit),
         ("listing", limit),
         ("listing_state", limit),
@@ -336,3 +339,75 @@ async def test_most_updates_of_a_busy_listing_stay_on_its_page(world: World) -> 
     assert row is not None
     assert row["n_tup_upd"] > 0
     assert row["n_tup_hot_upd"] / row["n_tup_upd"] >= 0.7
+
+
+BUSY, BUSY_STORE, CHANGES, PAGES_MAX = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES, 2000, 8
+ONE = {"tenant_ids": [1], "listing_ids": [BUSY]}
+OF_THE_BUSY_ONE: list[tuple[Query, dict[str, Any]]] = [
+    (DELIVERY["due_now"], {**WINDOW, "store_id": BUSY_STORE, "listing_ids": [BUSY]}),
+    (
+        DELIVERY["record_states"],
+        {name: value[:1] if isinstance(value, list) else value for name, value in RECORDED.items()} | ONE,
+    ),
+    (
+        DELIVERY["settle_items"],
+        {name: value[:1] if isinstance(value, list) else value for name, value in SETTLED.items()} | ONE,
+    ),
+    (STOCK["read_listings"], {"tenant_ids": [1], "variant_ids": [BUSY]}),
+    (STOCK["read_contributions"], {"tenant_ids": [1], "variant_ids": [BUSY]}),
+]
+CHURN = f"""
+DO $$ BEGIN FOR n IN 1..{CHANGES} LOOP
+    UPDATE listing_state SET lane = 1 + lane % 3 WHERE tenant_id = 1 AND listing_id = {BUSY};
+    UPDATE contribution SET quantity = n WHERE tenant_id = 1 AND listing_id = {BUSY};
+END LOOP; END $$
+"""  # noqa: S608
+
+
+@pytest.fixture(scope="module")
+def churned_database() -> Iterator[str]:
+    """One listing has changed often while somebody holds a snapshot: none of its dead versions can be removed."""
+    server, name = os.environ[SERVER_URL], f"lumbung_churned_{uuid4().hex}"
+    asyncio.run(_execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{os.environ[TEMPLATE]}"'))
+    url = in_database(server, name)
+    asyncio.run(_execute(url, FILL))
+    with holding_a_snapshot(url):
+        asyncio.run(_execute(url, CHURN))
+        yield url
+    asyncio.run(_drop(server, name))
+
+
+@contextmanager
+def holding_a_snapshot(url: str) -> Iterator[None]:
+    """A loop of its own lives on with the connection."""
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(url))
+    loop.run_until_complete(connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM listing_state"))
+    try:
+        yield
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize(("query", "values"), OF_THE_BUSY_ONE, ids=[query.name for query, _ in OF_THE_BUSY_ONE])
+async def test_a_row_is_found_at_once_however_many_dead_versions_a_snapshot_keeps(
+    churned_database: str, query: Query, values: dict[str, Any], mode: str
+) -> None:
+    connection = await asyncpg.connect(churned_database)
+    try:
+        await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}")
+        arguments = ", ".join(literal(values[name]) for name in query.parameters)
+        await connection.execute("BEGIN")
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked ({arguments})")
+        await connection.execute("ROLLBACK")
+    finally:
+        await connection.close()
+    scans = [
+        node
+        for node in all_nodes(json.loads(text)[0]["Plan"])
+        if node.get("Relation Name") in {"listing_state", "contribution"} and "Scan" in node["Node Type"]
+    ]
+    assert {node["Relation Name"] for node in scans} & {"listing_state", "contribution"}
+    assert max(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in scans) <= PAGES_MAX

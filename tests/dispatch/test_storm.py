@@ -78,6 +78,15 @@ def test_a_held_one_with_a_newer_answer_counts_no_more() -> None:
     assert rejected(storm, 2, 3) == [False, True]
 
 
+def test_also_one_that_was_parked_before_and_tried_again() -> None:
+    storm = Storm(2)
+    rejected(storm, 1)
+    storm.nothing_else()
+    rejected(storm, 1)
+    storm.forget([1])
+    assert storm.counted == ()
+
+
 def test_a_storm_of_none_is_refused() -> None:
     with pytest.raises(ValueError, match="a storm needs 1 rejection or more, not 0"):
         Storm(0)
@@ -94,7 +103,7 @@ def test_fifty_distinct_rejections_in_a_row_park_none(before: list[int]) -> None
 
 
 class StormMachine(RuleBasedStateMachine):
-    """The model is the list of all that happened since the last success; a rejection in it is
+    """The model is the list of all that happened since the last success; a listing's last rejection in it is
 
     counted   unless it was forgotten before the next time that nothing else was due
     held      unless it was forgotten, or nothing else was due, since
@@ -115,7 +124,8 @@ class StormMachine(RuleBasedStateMachine):
         ]
 
     def ids(self, *, held: bool) -> set[int]:
-        places = [place for place, (what, _) in enumerate(self.row) if what == "rejected"]
+        last = {whose: place for place, (what, whose) in enumerate(self.row) if what == "rejected"}
+        places = last.values()
         if held:
             return {self.row[place][1] for place in places if not self.what_follows(place)}
         return {self.row[place][1] for place in places if self.what_follows(place)[:1] != ["forget"]}

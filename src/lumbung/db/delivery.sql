@@ -95,10 +95,10 @@ RETURNING s.store_id, s.listing_id, s.lane
 -- below the cursor are read with them. The whole key is compared, so that no other index can serve: the primary key would
 -- read everything above the cursor for a lane that has nothing due.
 WITH named AS MATERIALIZED (
-    SELECT s.listing_id
+    SELECT s.address
     FROM unnest(:lanes::smallint[], :cursors::bigint[]) AS want (lane, cursor)
     CROSS JOIN LATERAL (
-        SELECT s.listing_id FROM listing_state s
+        SELECT s.ctid AS address FROM listing_state s
         WHERE s.tenant_id = :tenant_id AND s.store_id = :store_id AND s.lane = want.lane AND s.lane > 0
           AND (s.store_id, s.lane, s.listing_id) > (:store_id, want.lane, want.cursor)
           AND s.listing_id <> ALL(:busy::bigint[])
@@ -116,24 +116,33 @@ CROSS JOIN LATERAL (
            d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
            CASE WHEN :with_locations THEN d.locations END AS locations
     FROM due_listing d
-    WHERE d.tenant_id = :tenant_id AND d.listing_id = named.listing_id
-    OFFSET 0  -- one by one, by key: not flattened into a join
+    WHERE d.address = named.address
+    OFFSET 0  -- one by one: not flattened into a join
 ) d
 ORDER BY d.lane, d.listing_id
 
 -- name: due_now
 -- The same for listings that are named, because they became due or were read a while ago: the newest quantity at this
 -- moment, if they are due.
+-- Keys are read backwards: while somebody holds a snapshot dead versions stay, the newest one comes last, and a row that
+-- is updated often is found at once instead of behind all that it was before. A key of one listing is written as a range,
+-- for with an equation the order would mean nothing to the planner.
 SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
        d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
        d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
        CASE WHEN :with_locations THEN d.locations END AS locations
-FROM due_listing d
-WHERE d.tenant_id = :tenant_id AND d.store_id = :store_id AND d.listing_id = ANY(:listing_ids::bigint[])
+FROM unnest(:listing_ids::bigint[]) WITH ORDINALITY AS named (listing_id, place)
+CROSS JOIN LATERAL (
+    SELECT s.ctid AS address FROM listing_state s
+    WHERE s.tenant_id = :tenant_id AND s.listing_id >= named.listing_id AND s.listing_id <= named.listing_id
+    ORDER BY s.listing_id DESC LIMIT 1
+) s
+CROSS JOIN LATERAL (SELECT * FROM due_listing d WHERE d.address = s.address OFFSET 0) d
+WHERE d.store_id = :store_id
   AND EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
               WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
                 AND t.disabled_at IS NULL AND k.epoch = :epoch)
-ORDER BY array_position(:listing_ids::bigint[], d.listing_id)
+ORDER BY named.place
 
 -- name: lock_results
 -- Step 1 of recording: the listings' rows, sorted, of the results whose lease still has the epoch under which they were
@@ -182,8 +191,13 @@ WITH r AS (
            CASE WHEN s.doubtful_until IS NOT NULL
                 THEN least(s.doubtful_until, now() + :doubt_seconds_max * interval '1 second') END AS doubtful_until,
            CASE WHEN r.kind IN ('retry', 'again') THEN s.attempts + 1
-                WHEN r.kind IN ('stay', 'defer', 'submitted') THEN s.attempts ELSE 0 END AS attempts
-    FROM r JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
+                WHEN r.kind IN ('stay', 'defer', 'submitted') THEN s.attempts ELSE 0 END AS attempts,
+           s.address
+    FROM r CROSS JOIN LATERAL (
+        SELECT s.*, s.ctid AS address FROM listing_state s
+        WHERE s.tenant_id = r.tenant_id AND s.listing_id >= r.listing_id AND s.listing_id <= r.listing_id
+        ORDER BY s.listing_id DESC LIMIT 1
+    ) s
 )
 UPDATE listing_state s SET
     calls              = s.calls + n.calls,
@@ -226,7 +240,7 @@ UPDATE listing_state s SET
     park_retry_at      = CASE WHEN n.state <> 'parked' THEN NULL WHEN s.state = 'parked' THEN s.park_retry_at
                               ELSE now() + :park_retry_seconds * interval '1 second' END
 FROM n
-WHERE s.tenant_id = n.tenant_id AND s.listing_id = n.listing_id
+WHERE s.ctid = n.address
 
 -- name: settle_items
 -- Ends the open items up to a version, as delivered or as failed, and returns them. Records are locked in order of their
@@ -237,8 +251,18 @@ WITH settled AS (
     FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :versions::bigint[], :settled_before::bigint[],
                 :success::bool[], :messages::text[], :answers::text[], :call_ids::bigint[])
          AS r (tenant_id, listing_id, version, settled_before, success, message, answer, call_id)
-    JOIN contribution c ON c.tenant_id = r.tenant_id AND c.listing_id = r.listing_id
-    JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
+    CROSS JOIN LATERAL (
+        SELECT s.store_id, s.calls FROM listing_state s
+        WHERE s.tenant_id = r.tenant_id AND s.listing_id >= r.listing_id AND s.listing_id <= r.listing_id
+        ORDER BY s.listing_id DESC LIMIT 1
+    ) s
+    JOIN store_warehouse w ON w.tenant_id = r.tenant_id AND w.store_id = s.store_id  -- retired ones too
+    CROSS JOIN LATERAL (
+        SELECT c.* FROM contribution c
+        WHERE c.tenant_id = r.tenant_id AND c.listing_id = r.listing_id
+          AND c.warehouse_id >= w.warehouse_id AND c.warehouse_id <= w.warehouse_id
+        ORDER BY c.warehouse_id DESC LIMIT 1
+    ) c
     WHERE c.item_id IS NOT NULL AND c.version <= r.version AND c.version > r.settled_before
 ), ended AS (
     UPDATE item i SET success = d.success, message = d.message, client_response = d.answer, call_id = d.call_id,

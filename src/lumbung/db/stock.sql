@@ -76,7 +76,11 @@ SELECT l.tenant_id, l.variant_id, l.id, l.store_id, s.channel,
        sw.warehouse_ids, sw.locations
 FROM listing l
 JOIN store s ON s.tenant_id = l.tenant_id AND s.id = l.store_id
-LEFT JOIN listing_state t ON t.tenant_id = l.tenant_id AND t.listing_id = l.id
+LEFT JOIN LATERAL (
+    SELECT t.quantity_delivered, t.version_settled, t.calls FROM listing_state t
+    WHERE t.tenant_id = l.tenant_id AND t.listing_id >= l.id AND t.listing_id <= l.id
+    ORDER BY t.listing_id DESC LIMIT 1  -- the newest version of the row first: see due_now
+) t ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(warehouse_id), '{}') AS warehouse_ids, coalesce(array_agg(location), '{}') AS locations
     FROM store_warehouse sw
@@ -89,7 +93,13 @@ WHERE (l.tenant_id, l.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[]
 SELECT c.tenant_id, l.variant_id, c.listing_id, c.warehouse_id, c.quantity, c.location, c.version, c.item_id,
        c.item_created_at, c.calls_before
 FROM listing l
-JOIN contribution c ON c.tenant_id = l.tenant_id AND c.listing_id = l.id
+JOIN store_warehouse w ON w.tenant_id = l.tenant_id AND w.store_id = l.store_id  -- retired ones too
+CROSS JOIN LATERAL (
+    SELECT c.* FROM contribution c
+    WHERE c.tenant_id = l.tenant_id AND c.listing_id = l.id
+      AND c.warehouse_id >= w.warehouse_id AND c.warehouse_id <= w.warehouse_id
+    ORDER BY c.warehouse_id DESC LIMIT 1
+) c
 WHERE (l.tenant_id, l.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]))
   AND l.retired_at IS NULL
 
