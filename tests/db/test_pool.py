@@ -225,6 +225,20 @@ async def test_the_server_is_told_to_ask_after_connections_that_are_silent(
         assert [started[name] for name in names if name in started] == asked
 
 
+@pytest.mark.parametrize("refuses", [False, True], ids=["direct", "pooler"])
+async def test_a_process_that_sends_the_same_statements_all_the_time_has_them_planned_once(
+    pool: Pool, *, refuses: bool
+) -> None:
+    async with Relay(pool.url, refuses=refuses) as relay, Pool(relay.url, Settings(), plan_once=True) as once:
+        async with once.transaction() as connection:
+            assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
+        async with once.connection() as connection:
+            outside = await connection.fetchval("SHOW plan_cache_mode")
+        assert outside == ("auto" if refuses else "force_generic_plan")
+    async with pool.transaction() as connection:
+        assert await connection.fetchval("SHOW plan_cache_mode") == "auto"
+
+
 async def test_behind_a_pooler_that_refuses_keepalives_everything_works_without_them(table: Pool) -> None:
     """A pgbouncer refuses startup parameters that it does not know: all but those that it tracks."""
     settings = Settings(database_connections_max=2, database_statement_cache_size=0)

@@ -206,7 +206,7 @@ async def built_worker(
             answer_bytes_max=settings.answer_bytes_max,
             source_address=settings.call_source_address,
         ) as http,
-        Pool(pool.url, replace(settings, database_connections_max=1)) as lease_pool,
+        Pool(pool.url, replace(settings, database_connections_max=1), plan_once=True) as lease_pool,
     ):
         yield Worker(
             PostgresStorage(pool, lease_pool, settings, times_of(channels, settings)),

@@ -34,7 +34,7 @@ Role = Callable[[Settings, str, asyncio.Event], Awaitable[None]]
 async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """Answer partners until stopped. The database may come later: /readyz says no until then."""
     keyring = Keyring.expected(settings.key_path)
-    async with Pool(url, settings) as pool:
+    async with Pool(url, settings, plan_once=True) as pool:
         app, _ = build_api(settings, pool, keyring)
         server = make_server(app, settings)
         log.info("the partner API listens", url=f"http://{address(settings.host, settings.port)}")
@@ -45,7 +45,10 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """Deliver until stopped; then finish what is in flight and give the leases back."""
     keyring = Keyring.expected(settings.key_path)
     metrics = WorkerMetrics()
-    async with Pool(url, settings) as pool, built_worker(settings, pool, keyring, metrics=metrics) as worker:
+    async with (
+        Pool(url, settings, plan_once=True) as pool,
+        built_worker(settings, pool, keyring, metrics=metrics) as worker,
+    ):
         log.info("the worker delivers")
         with serving_metrics(settings, metrics):
             await _until_stopped(

@@ -9,6 +9,10 @@ A process that is gone or stuck must not keep its locks. Its transactions end af
 them, with SET LOCAL, because a connection behind a pgbouncer belongs to nobody for longer. The server asks after silent
 connections by itself when it is told so as they start; a pgbouncer refuses a startup parameter that it neither tracks
 nor has in `ignore_startup_parameters` (it has keepalives of its own), and then it is not told.
+
+A process that sends the same statements all the time has each planned once for a connection. Left to itself PostgreSQL
+plans most of them for every call, because a plan for these very values looks cheaper; the values are arrays of which it
+learns nothing but their lengths, and planning takes as long as the rest (decision 9).
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
 KEEPALIVE_PROBES = 3
+PLAN_ONCE = {"plan_cache_mode": "force_generic_plan"}
 
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 _AWAY = (
@@ -101,14 +106,16 @@ def _first_line(error: BaseException) -> str:
 
 
 class Pool:
-    """A pool that connects when it is first used, so that a process can start before its database does."""
+    """A pool that connects when it is first used, so that a process can start before its database does. `plan_once`:
+    statements are planned for any values; commands that are run by hand leave it."""
 
-    def __init__(self, url: str, settings: Settings):
+    def __init__(self, url: str, settings: Settings, *, plan_once: bool = False):
         self.url = url
         self._settings = settings
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
-        self._keepalives = _keepalives(settings.database_keepalive_seconds)
+        self._parameters = _keepalives(settings.database_keepalive_seconds) | (PLAN_ONCE if plan_once else {})
+        self._in_transactions = PLAN_ONCE if plan_once else {}
 
     async def _ready(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -132,16 +139,16 @@ class Pool:
         )
 
     async def _connect(self, dsn: str | None = None, **options: Any) -> Any:
-        if not self._keepalives:
+        if not self._parameters:
             return await asyncpg.connect(dsn, **options)
-        asked = {**options, "server_settings": options["server_settings"] | self._keepalives}
+        asked = {**options, "server_settings": options["server_settings"] | self._parameters}
         try:
             return await asyncpg.connect(dsn, **asked)
         except asyncpg.ProtocolViolationError as error:
             refusal = _first_line(error)
         connection = await asyncpg.connect(dsn, **options)
-        log.info("the pooler before the database takes no keepalives of ours: it has its own", answer=refusal)
-        self._keepalives = {}
+        log.info("the pooler before the database takes no parameters of ours: keepalives are its own", answer=refusal)
+        self._parameters = {}
         return connection
 
     @asynccontextmanager
@@ -186,9 +193,9 @@ class Pool:
     async def _set_timeouts(self, connection: Connection, lock_timeout_ms: int | None, *, may_idle: bool) -> None:
         idle_ms = 0 if may_idle else int(self._settings.database_idle_transaction_timeout_seconds * 1000)
         timeouts = {"lock_timeout": lock_timeout_ms, "idle_in_transaction_session_timeout": idle_ms or None}
-        named = {name: f"{value}ms" for name, value in timeouts.items() if value is not None}
+        named = {name: f"{value}ms" for name, value in timeouts.items() if value is not None} | self._in_transactions
         if named:
-            # For this transaction only; both in one statement, because every transaction pays for it.
+            # For this transaction only; all in one statement, because every transaction pays for it.
             await connection.execute(
                 "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS t (name, value)",
                 list(named),
