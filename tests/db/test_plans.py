@@ -91,6 +91,8 @@ SETTLED: dict[str, Any] = {
     "call_ids": [None] * 24,
 }
 
+BUSY, BUSY_STORE, CHANGES, PAGES_MAX = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES, 2000, 8
+
 ASKED: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0}),
     (DELIVERY["due_window"], {**WINDOW, **LANES, "busy": [1, 2, 3], "limit": 200}),
@@ -237,6 +239,15 @@ async def test_waits_that_are_over_are_found_by_their_time_not_among_all_that_wa
     assert all("due_at" in condition for condition in by_time)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+async def test_what_locations_add_up_to_is_read_only_for_who_asks(large_database: str, *, asked: bool) -> None:
+    values = {**WINDOW, "store_id": BUSY_STORE, "listing_ids": [BUSY], "with_locations": asked}
+    nodes = all_nodes(await carried_out(large_database, DELIVERY["due_now"], values, mode="generic"))
+    assert sum(rows_of(node) for node in nodes if node.get("Relation Name") == "listing_state") == 2
+    read = [node["Actual Loops"] for node in nodes if node.get("Relation Name") == "contribution"]
+    assert (max(read) > 0) == asked
+
+
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 async def test_a_window_of_a_store_with_much_due_reads_that_many_listings_wherever_its_cursor_stands(
     large_database: str, mode: str
@@ -266,6 +277,22 @@ async def plan_of_a_store_with_all_due(url: str, values: dict[str, Any], *, mode
             raise _Undone
     except _Undone:
         pass
+    finally:
+        await connection.close()
+    [plan] = json.loads(text)
+    found: dict[str, Any] = plan["Plan"]
+    return found
+
+
+async def carried_out(url: str, query: Query, values: dict[str, Any], *, mode: str) -> dict[str, Any]:
+    """The plan with what it did; what was changed is undone."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}")
+        arguments = ", ".join(literal(values[name]) for name in query.parameters)
+        await connection.execute("BEGIN")
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked ({arguments})")
+        await connection.execute("ROLLBACK")
     finally:
         await connection.close()
     [plan] = json.loads(text)
@@ -341,7 +368,6 @@ async def test_most_updates_of_a_busy_listing_stay_on_its_page(world: World) -> 
     assert row["n_tup_hot_upd"] / row["n_tup_upd"] >= 0.7
 
 
-BUSY, BUSY_STORE, CHANGES, PAGES_MAX = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES, 2000, 8
 ONE = {"tenant_ids": [1], "listing_ids": [BUSY]}
 OF_THE_BUSY_ONE: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["due_now"], {**WINDOW, "store_id": BUSY_STORE, "listing_ids": [BUSY]}),
@@ -395,18 +421,10 @@ def holding_a_snapshot(url: str) -> Iterator[None]:
 async def test_a_row_is_found_at_once_however_many_dead_versions_a_snapshot_keeps(
     churned_database: str, query: Query, values: dict[str, Any], mode: str
 ) -> None:
-    connection = await asyncpg.connect(churned_database)
-    try:
-        await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}")
-        arguments = ", ".join(literal(values[name]) for name in query.parameters)
-        await connection.execute("BEGIN")
-        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked ({arguments})")
-        await connection.execute("ROLLBACK")
-    finally:
-        await connection.close()
+    plan = await carried_out(churned_database, query, values, mode=mode)
     scans = [
         node
-        for node in all_nodes(json.loads(text)[0]["Plan"])
+        for node in all_nodes(plan)
         if node.get("Relation Name") in {"listing_state", "contribution"} and "Scan" in node["Node Type"]
     ]
     assert {node["Relation Name"] for node in scans} & {"listing_state", "contribution"}

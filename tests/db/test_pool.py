@@ -255,6 +255,13 @@ async def test_behind_a_pooler_that_refuses_keepalives_everything_works_without_
         assert "unsupported startup parameter" in logs[0]["answer"]
 
 
+async def test_a_database_whose_schema_is_older_is_unavailable_until_a_process_has_mended_it(table: Pool) -> None:
+    with pytest.raises(Unavailable, match="older than this Lumbung") as caught:
+        async with table.connection() as connection:
+            await connection.fetchval("SELECT newer FROM small")
+    assert "newer" not in caught.value.public
+
+
 async def test_a_database_without_tables_is_unavailable_until_a_process_has_made_them(empty_database_url: str) -> None:
     async with Pool(empty_database_url, Settings()) as pool:
         with pytest.raises(Unavailable, match="has no schema yet"):

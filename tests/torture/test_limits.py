@@ -50,13 +50,13 @@ def test_a_machine_that_stood_still_lets_many_calls_come_at_once() -> None:
 
 
 def waits(shown_at: float | None) -> Audit:
-    """Update 1 is acknowledged at 1.1 s; ten calls a second and three listings allow 0.6 s, and 1 s of slack."""
+    """Update 1 is acknowledged at 1.1 s; ten calls a second and three listings allow 0.6 s, and three lifetimes another one."""
     told = journal(acknowledged(1), calm_until=20.0)
     lines = order.timelines(WORLD, told)
     writes = [] if shown_at is None else [write(1, 1, at=shown_at), write(2, 1, at=1.2, store="TOB-1")]
     order.check_order(Audit(), writes, {}, lines, clearness())
     audit = Audit()
-    limits.check_waits(audit, WORLD, told, lines, slack_seconds=1.0)
+    limits.check_waits(audit, WORLD, told, lines, lifetime=1 / 3)
     return audit
 
 
@@ -72,7 +72,7 @@ def test_an_update_that_is_shown_late_or_never_has() -> None:
 def test_what_is_acknowledged_when_the_fire_is_about_to_begin_is_not_judged() -> None:
     told = journal(acknowledged(1), calm_until=2.0)
     audit = Audit()
-    limits.check_waits(audit, WORLD, told, order.timelines(WORLD, told), slack_seconds=1.0)
+    limits.check_waits(audit, WORLD, told, order.timelines(WORLD, told), lifetime=1 / 3)
     assert (audit.findings, audit.looked_at) == ([], {})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 import lumbung
 from lumbung.torture import recovery
 from lumbung.torture.clearness import Lost
+from lumbung.torture.figures import Takeover
 from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import events
 from lumbung.torture.journal import Deed
+from lumbung.torture.process import Life
 from tests.torture.scene import LIFETIME, WORKER, clearness, journal
 
 PRODUCT = Path(lumbung.__file__).parent
@@ -84,13 +87,13 @@ def test_who_loses_its_leases_must_have_been_cut_off_or_have_stood_still() -> No
 def test_an_error_with_a_traceback_is_told_and_one_that_a_person_must_mend_is_not() -> None:
     audit = Audit()
     bug = logged("a sender failed", 2.0, level="error", exception=[{"exc_type": "KeyError"}])
-    sealed = logged(recovery.SEALED, 1.0, level="error", exception=[{"exc_type": "ConfigurationError"}])
+    sealed = logged(recovery.NOT_OPENED, 1.0, level="error", exception=[{"exc_type": "ConfigurationError"}])
     paused = logged("the store is paused", 1.0, level="error")
     recovery.check_logs(audit, {"api-1": [logged("ready", 1.0)], "worker-1": [bug, sealed, paused]})
     assert [finding.message for finding in audit.findings] == ["worker-1 logged 1 failures of its own"]
 
 
-@pytest.mark.parametrize("event", [recovery.AWAY, recovery.BACK, recovery.LEASE_LOST, recovery.SEALED])
+@pytest.mark.parametrize("event", [recovery.AWAY, recovery.BACK, recovery.LEASE_LOST, recovery.NOT_OPENED])
 def test_what_is_looked_for_in_the_logs_is_what_the_hub_writes(event: str) -> None:
     written = [
         path for path in PRODUCT.rglob("*.py") if path.parent.name != "torture" and f'"{event}"' in path.read_text()
@@ -104,3 +107,35 @@ def test_a_line_that_is_no_json_is_a_failure_of_the_hubs_own(tmp_path: Path) -> 
     found = events(log)
     assert [event.get("level") for event in found] == [None, "unreadable"]
     assert events(tmp_path / "none.log") == []
+
+
+def test_a_takeover_that_takes_too_long_is_told() -> None:
+    killed = Deed("kill", 100.0, 105.0)
+    audit = Audit()
+    recovery.check_takeovers(audit, [Takeover(killed, ("blib", "TOA-1"), lifetimes) for lifetimes in (1.2, 3.1)])
+    assert audit.looked_at == {6: 2}
+    assert [finding.message for finding in audit.findings] == [
+        "blib TOA-1 of a killed worker was served again after 3.1 lifetimes"
+    ]
+
+
+def test_an_exit_that_failed_or_left_something_behind_is_told() -> None:
+    audit = Audit()
+    recovery.check_exits(audit, 3, [Deed("restart", 1.0, 2.0)])
+    assert ([finding.invariant for finding in audit.findings], audit.looked_at) == ([6], {6: 3})
+
+
+@pytest.mark.parametrize(
+    ("lives", "broken"),
+    [
+        ([Life(1, 1.0, 2.0, 2.1, -9), Life(2, 3.0, 9.0, 9.5, 0)], []),
+        ([Life(1, 1.0, 2.0, 2.1, 1, unasked=True), Life(2, 3.0, 9.0, 9.5, 0)], ["worker-1 ended by itself, with 1"]),
+        ([Life(1, 1.0, 9.0, 39.0, -9)], ["worker-1 was asked to end and ended with -9"]),
+    ],
+    ids=["killed before", "by itself", "not in time"],
+)
+def test_nobody_ends_unasked_and_everybody_ends_in_good_order(lives: list[Life], broken: list[str]) -> None:
+    member: Any = SimpleNamespace(name="worker-1", process=SimpleNamespace(lives=lives))
+    audit = Audit()
+    recovery.check_lives(audit, [member])
+    assert [finding.message for finding in audit.findings] == broken

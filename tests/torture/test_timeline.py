@@ -53,15 +53,15 @@ def test_healing_lasts_from_the_old_number_to_the_newest() -> None:
     line = timeline()
     for n, (quantity, at) in enumerate(((7, 50.0), (3, 60.0), (5, 61.0), (7, 64.0)), 1):
         line.apply(write(n, quantity, at=at))
-    [healing] = line.healings
-    assert (healing.write.at, healing.healed_at) == (60.0, 64.0)
+    [healed] = line.healed
+    assert (healed.write.at, healed.healed_at) == (60.0, 64.0)
 
 
 def test_an_old_number_that_stays_is_not_healed() -> None:
     line = timeline()
     line.apply(write(1, 7))
     line.apply(write(2, 3))
-    assert [healing.healed_at for healing in line.healings] == [None]
+    assert line.healed == []
 
 
 def test_each_warehouse_of_a_sum_has_an_order_of_its_own() -> None:

@@ -124,22 +124,26 @@ ORDER BY d.lane, d.listing_id
 -- name: due_now
 -- The same for listings that are named, because they became due or were read a while ago: the newest quantity at this
 -- moment, if they are due.
--- Keys are read backwards: while somebody holds a snapshot dead versions stay, the newest one comes last, and a row that
--- is updated often is found at once instead of behind all that it was before. A key of one listing is written as a range,
--- for with an equation the order would mean nothing to the planner.
-SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
-       d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
-       d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
-       CASE WHEN :with_locations THEN d.locations END AS locations
+-- Keys are read backwards: while somebody holds a snapshot dead versions stay, and new ones come behind them once the
+-- space of earlier ones is used up. A row that is updated often is then found at once instead of behind all that it was
+-- before. A key of one listing is written as a range, for with an equation the order would mean nothing to the planner.
+SELECT d.*
 FROM unnest(:listing_ids::bigint[]) WITH ORDINALITY AS named (listing_id, place)
 CROSS JOIN LATERAL (
     SELECT s.ctid AS address FROM listing_state s
     WHERE s.tenant_id = :tenant_id AND s.listing_id >= named.listing_id AND s.listing_id <= named.listing_id
     ORDER BY s.listing_id DESC LIMIT 1
 ) s
-CROSS JOIN LATERAL (SELECT * FROM due_listing d WHERE d.address = s.address OFFSET 0) d
-WHERE d.store_id = :store_id
-  AND EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
+CROSS JOIN LATERAL (
+    SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
+           d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
+           d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
+           CASE WHEN :with_locations THEN d.locations END AS locations
+    FROM due_listing d
+    WHERE d.address = s.address AND d.store_id = :store_id
+    OFFSET 0
+) d
+WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
               WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
                 AND t.disabled_at IS NULL AND k.epoch = :epoch)
 ORDER BY named.place
@@ -159,6 +163,7 @@ FOR NO KEY UPDATE OF s FOR SHARE OF l
 SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)
 
 -- name: record_states!
+-- Only of rows that lock_results has locked in this transaction: they are found where they lie, and lie still.
 -- kind       after it the listing ...
 -- delivered  is idle                                         floored, floor  waits for the rest (told the least, or not)
 -- retry      waits, and an attempt is counted                again           stays due, and an attempt is counted

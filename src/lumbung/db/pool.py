@@ -87,6 +87,12 @@ def _translated() -> Iterator[None]:
         raise Unavailable(
             "The database has no schema yet: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS
         ) from error
+    except asyncpg.UndefinedColumnError as error:
+        raise Unavailable(
+            f"The database's schema is older than this Lumbung: a process that starts mends it ({_first_line(error)})",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+            public="The database's schema is older than this Lumbung",
+        ) from error
     except _AWAY as error:
         raise_if_cancelled(error)
         raise _unavailable(error) from error

@@ -432,14 +432,12 @@ class Worker:
         """Senders that ended by themselves (a paused store) leave, and give their lease back."""
         ended = [store_id for store_id, (sender, task) in self._senders.items() if task.done() and not sender.busy]
         for store_id in ended:
-            _, task = self._senders[store_id]
+            _, task = self._senders.pop(store_id)  # at once: a renewal must not miss a lease that is given back
             if (error := task.exception()) is not None:
                 log.error("a sender failed", store=store_id, exc_info=error)
         if ended:
             await self._storage.give_back(self._worker_id, ended)
             self._metrics.lease_changes.labels("given back").inc(len(ended))
-            for store_id in ended:
-                self._senders.pop(store_id, None)
 
     def _give_back_excess(self) -> None:
         """Stores above our share, and those that have been idle for long, are left in good order: what is in flight

@@ -22,7 +22,6 @@ from lumbung.torture.workload import Workload
 LOOK_SECONDS = 0.25
 START_SECONDS = 60.0
 ACKNOWLEDGE_SECONDS = 60.0
-CALM_LIFETIMES = 1.0  # before the end of the calm: by then what was made is recorded
 TICK_SECONDS, STALL_SECONDS = 0.1, 0.4
 
 Tell = Callable[[str], None]
@@ -137,7 +136,7 @@ async def _restless(targets: Targets) -> str:
 
 
 async def at_rest(targets: Targets) -> AtRest:
-    calm_until = targets.journal.calm_until - targets.longest_wait - CALM_LIFETIMES * targets.lifetime
+    calm_until = targets.journal.calm_until - targets.longest_wait
     async with targets.pool.connection() as connection:
         return AtRest(
             tuple(await inspection.unsettled(connection)),

@@ -16,6 +16,8 @@ from lumbung.torture.journal import Deed
 
 Span = tuple[float, float]
 
+LOSING_LIFETIMES = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Lost:
@@ -65,15 +67,23 @@ class Clearness:
                 continue
             for source in sources if deed.workers is None else deed.workers:
                 spans[source].append((deed.began_at - lifetime, deed.ended_at + lifetime))
-        self._done = {source: Spans(found) for source, found in spans.items()}
+        self._done = {
+            source: Spans(
+                (deed.began_at, deed.ended_at)
+                for deed in deeds
+                if not deed.clear and (deed.workers is None or source in deed.workers)
+            )
+            for source in sources
+        }
         for one in lost:
             spans[one.source].append((one.at - 2 * lifetime, one.at + lifetime))
         self._spans = {source: Spans(found) for source, found in spans.items()}
         self._nobody = Spans(())
 
     def explains(self, lost: Lost, lifetime: float) -> bool:
-        """Whether something was done to a worker that lost its leases, within two lifetimes before it said so."""
-        return self._done.get(lost.source, self._nobody).touches(lost.at - 2 * lifetime, lost.at)
+        """Whether something was done to a worker that lost its leases, shortly before it said so."""
+        since = lost.at - LOSING_LIFETIMES * lifetime
+        return self._done.get(lost.source, self._nobody).touches(since, lost.at)
 
     def disturbed(self, source: str, begins: float, ends: float) -> bool:
         return self._spans.get(source, self._nobody).touches(begins, ends)

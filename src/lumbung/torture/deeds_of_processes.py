@@ -123,14 +123,15 @@ async def restart(targets: Targets) -> None:
     """Every process of the hub is stopped in good order and started again, one after the other."""
     for member in targets.fleet.members:
         workers = frozenset({member.source} if member.source else ())
-        await targets.until(partial(targets.works, member), PATIENCE_LIFETIMES)  # one that just begins has no order yet
+        works = await targets.until(partial(targets.works, member), PATIENCE_LIFETIMES)
         with targets.journal.deed("restart", workers=workers) as deed:
             name = name_of(member)
             life = await member.process.stop()
+            deed.hit = works and not life.unasked  # one that just begins has no order yet
             deed.figures["exit_seconds"] = life.gone_at - life.ended_at
             deed.figures["exit_code"] = life.code
-            if member.source:
-                deed.figures["in_order"] = await targets.left_in_order(name)
+            if member.source and (in_order := await targets.left_in_order(name)) is not None:
+                deed.figures["in_order"] = in_order
             await member.process.start()
         await targets.lifetimes(0.3, 0.6)
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from lumbung.torture.clearness import Spans
 from lumbung.torture.evidence import Call
 from lumbung.torture.journal import Deed, Journal
+from lumbung.torture.world import World
 
 KILLS = ("kill", "kill-before-claim", "kill-after-claim", "kill-before-send", "kill-in-answer", "kill-before-record")
 CYCLES = (*KILLS, "kill-api", "restart", "stop-database", "outage", "freeze")
 FIRST_SECONDS = 0.05  # what a killed worker had sent may still arrive
+SOON_LIFETIMES = 0.5
+MENDING_LIFETIMES = 10.0  # a store whose authorisation is dead stands still until an operator comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +38,46 @@ def cycles(journal: Journal) -> int:
     return sum(deed.name in CYCLES for deed in journal.deeds)
 
 
-def takeovers(journal: Journal, calls: Sequence[Call], lifetime: float) -> list[float]:
-    """From a worker's death until somebody else calls for a store that it held, in lifetimes: where nothing else was
-    about."""
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """A store (channel, code) of a killed worker was called for again, so many lifetimes after the worker's death."""
+
+    deed: Deed
+    store: tuple[str, str]
+    lifetimes: float
+
+
+def takeovers(journal: Journal, world: World, calls: Iterable[Call], lifetime: float) -> Iterator[Takeover]:
+    """From a worker's death until somebody calls for a store that it held: where nothing else was about, nobody waited
+    for a person, and an update came soon, so that there was something to call for."""
     ordered: dict[tuple[str, str], list[Call]] = {}
     for call in sorted(calls, key=lambda call: call.at):
         ordered.setdefault((call.channel, call.store), []).append(call)
-    took = []
+    updated: dict[str, list[float]] = {}
+    for one in journal.acknowledged:
+        updated.setdefault(one.key[0], []).append(one.acknowledged_at)
+    for times in updated.values():
+        times.sort()
+    tenants = {(store.channel, store.code): store.tenant for store in world.stores}
     for deed in journal.deeds:
         if deed.name != "kill":
             continue
         for store in deed.stores:
+            began = deed.began_at + FIRST_SECONDS
             others = Spans(
                 (one.began_at, one.ended_at) for one in journal.deeds if one is not deed and concerns(one, store[0])
             )
-            first = _first_after(ordered.get(store, []), deed.began_at + FIRST_SECONDS)
-            if first is not None and not others.touches(deed.began_at - lifetime, first.at):
-                took.append((first.at - deed.began_at) / lifetime)
-    return took
+            first = _first_after(ordered.get(store, []), began)
+            if first is None or others.touches(deed.began_at - lifetime, first.at):
+                continue
+            times = updated.get(tenants.get(store, ""), [])
+            has_work = bisect_right(times, began + SOON_LIFETIMES * lifetime) > bisect_right(times, began)
+            mended = any(
+                one.account == store and abs(one.at - deed.began_at) < MENDING_LIFETIMES * lifetime
+                for one in journal.mended
+            )
+            if has_work and not mended:
+                yield Takeover(deed, store, (first.at - deed.began_at) / lifetime)
 
 
 def concerns(deed: Deed, channel: str) -> bool:
@@ -67,7 +92,7 @@ def _first_after(calls: Sequence[Call], at: float) -> Call | None:
 
 def exits(journal: Journal) -> tuple[Spread, list[Deed]]:
     """From SIGTERM to the exit, in seconds; and those after which something was left in doubt, or that failed."""
-    stops = [deed for deed in journal.deeds if deed.name == "restart"]
+    stops = [deed for deed in journal.deeds if deed.name == "restart" and deed.hit]
     bad = [deed for deed in stops if deed.figures.get("exit_code") or not deed.figures.get("in_order", True)]
     return Spread.of(deed.figures["exit_seconds"] for deed in stops if "exit_seconds" in deed.figures), bad
 

@@ -30,7 +30,7 @@ class Finding:
 @dataclass(slots=True)
 class Audit:
     """By invariant: `looked_at`, how many things were judged (one that judged nothing has shown nothing), and
-    `excused`, how many more were out of order for what was done to who did them."""
+    `excused`, how many of these were out of order because of what was done."""
 
     findings: list[Finding] = field(default_factory=list)
     looked_at: dict[int, int] = field(default_factory=dict)

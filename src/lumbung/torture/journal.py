@@ -48,7 +48,7 @@ class Deed:
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """An operator has had a store (channel, code) authorised again that was paused for this reason."""
+    """An operator has had a store (channel, code) authorised again that was paused for this reason, from `at` on."""
 
     account: tuple[str, str]
     at: float

@@ -17,8 +17,6 @@ from lumbung.torture.limits import Used
 from lumbung.torture.settled import AtRest
 from lumbung.torture.world import World
 
-WAIT_SLACK_LIFETIMES = 3.0
-TAKEOVER_LIFETIMES_MAX = 3.0
 HEALING_LIFETIMES, HEALING_SLACK_LIFETIMES = 2.0, 1.0
 USED_SECONDS = 60.0
 
@@ -80,7 +78,7 @@ def judge(
     order.check_in_flight(audit, calls, clearness)
     limits.check_limits(audit, calls, clearness, lifetime=times.lifetime)
     limits.check_lease_ends(audit, calls, journal.deeds, lifetime=times.lifetime)
-    limits.check_waits(audit, world, journal, lines, slack_seconds=WAIT_SLACK_LIFETIMES * times.lifetime)
+    limits.check_waits(audit, world, journal, lines, lifetime=times.lifetime)
     lost = sum(settled.check_history(audit, journal, tenant, *histories[tenant.name]) for tenant in world.tenants)
     if not journal.acknowledged:
         audit.broken(1, "nothing was acknowledged: nothing has been shown")
@@ -98,12 +96,10 @@ def judge(
     healings = order.healed(lines, _deeds_by_channel(world, journal))
     most_seconds = times.healing + HEALING_SLACK_LIFETIMES * times.lifetime
     order.check_healed(audit, healings, journal.mended, most_seconds=most_seconds)
-    takeovers = figures.takeovers(journal, calls, times.lifetime)
-    if takeovers and max(takeovers) > TAKEOVER_LIFETIMES_MAX:
-        audit.broken(6, f"a killed worker's store was served again after {max(takeovers):.1f} lifetimes")
+    takeovers = list(figures.takeovers(journal, world, calls, times.lifetime))
+    recovery.check_takeovers(audit, takeovers)
     exits, exits_bad = figures.exits(journal)
-    for deed in exits_bad:
-        audit.broken(6, "who was told to stop failed, or left something behind", str(deed))
+    recovery.check_exits(audit, exits.count, exits_bad)
     return Judgement(
         audit,
         audit.looked_at.get(2, 0),
@@ -111,7 +107,7 @@ def judge(
         sum(not clearness.is_clear(call) for call in calls),
         lost,
         Spread.of(seconds for _, _, seconds in healings),
-        Spread.of(takeovers),
+        Spread.of(took.lifetimes for took in takeovers),
         exits,
         len(exits_bad),
         limits.used(calls, world, seconds=USED_SECONDS),

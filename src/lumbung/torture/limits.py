@@ -65,14 +65,14 @@ def check_lease_ends(audit: Audit, calls: Sequence[Call], deeds: Iterable[Deed],
 
 
 def check_waits(
-    audit: Audit, world: World, journal: Journal, lines: Mapping[Place, Timeline], *, slack_seconds: float
+    audit: Audit, world: World, journal: Journal, lines: Mapping[Place, Timeline], *, lifetime: float
 ) -> None:
     """In the calm before the fire: from each acknowledgement to the number, or a newer one."""
     for store in world.stores:
         if store.poison:
             continue
         tenant = world.tenant_of(store)
-        most = world.longest_wait(store) + slack_seconds
+        most = world.longest_wait(store, lifetime)
         for one in journal.acknowledged:
             tenant_name, sku, warehouse = one.key
             place = (store.channel, store.code, sku)

@@ -21,7 +21,8 @@ async def look_after(targets: Targets) -> None:
                 paused = await inspection.paused(connection)
             for account, reason in paused.items():
                 if account not in poisoned:
+                    began_at = time.time()  # who withdraws from now on may be too late, or must be mended again
                     await targets.agree_again(*account)
-                    targets.journal.mended.append(Mended(account, time.time(), reason))
+                    targets.journal.mended.append(Mended(account, began_at, reason))
         except (LumbungError, OSError):
             continue  # the database or the sandbox is away: it is looked at again

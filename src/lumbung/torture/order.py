@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from lumbung.torture.clearness import Clearness, Spans
 from lumbung.torture.evidence import Call, Write
 from lumbung.torture.findings import Audit
-from lumbung.torture.journal import FOREVER, Journal, Key, Mended
-from lumbung.torture.timeline import Healing, Timeline
+from lumbung.torture.journal import Journal, Key, Mended
+from lumbung.torture.timeline import Healed, Timeline
 from lumbung.torture.world import Place, StorePlan, World, shape_of
 
 EVIDENCE_STEPS = 4
@@ -46,7 +46,6 @@ def check_order(
             audit.broken(3, f"{_named(place)}: {write.quantity} was never accepted", *_steps(lines[place]))
         elif step.backwards and call is not None and not clearness.is_clear(call):
             audit.excuse(2)
-            continue
         elif step.backwards:
             audit.broken(
                 2, f"{_named(place)}: an older number came after a newer one", *_steps(lines[place]), str(call)
@@ -108,27 +107,28 @@ def check_in_flight(audit: Audit, calls: Iterable[Call], clearness: Clearness) -
             last |= {key: max(call, last.get(key, call), key=lambda one: one.ended_at) for key in keys}
 
 
-def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[tuple[Place, Healing, float]]:
+def healed(lines: Mapping[Place, Timeline], deeds: Mapping[str, Spans]) -> list[tuple[Place, Healed, float]]:
     """Older numbers that were replaced: of each, the longest time in seconds for which it stood while nothing else went
     wrong with its marketplace. `deeds`: what went wrong, by channel. What stands at the end is invariant 3's."""
     return [
         (place, healing, deeds[place[0]].longest_free(healing.write.at, healing.healed_at))
         for place, line in lines.items()
-        for healing in line.healings
-        if healing.healed_at is not None
+        for healing in line.healed
     ]
 
 
 def check_healed(
-    audit: Audit, healings: Iterable[tuple[Place, Healing, float]], mended: Iterable[Mended], *, most_seconds: float
+    audit: Audit, healings: Iterable[tuple[Place, Healed, float]], mended: Iterable[Mended], *, most_seconds: float
 ) -> None:
     """Not of a store that waited for a person meanwhile."""
     waited = [(one.account, one.at) for one in mended]
     for place, healing, seconds in healings:
-        until = healing.healed_at if healing.healed_at is not None else FOREVER
-        if any(account == place[:2] and healing.write.at < at < until for account, at in waited):
+        audit.look(3)
+        if seconds <= most_seconds:
+            continue
+        if any(account == place[:2] and healing.write.at < at < healing.healed_at for account, at in waited):
             audit.excuse(3)
-        elif seconds > most_seconds:
+        else:
             told = f"{seconds:.1f} s of peace, not {most_seconds:.1f} s"
             audit.broken(3, f"{_named(place)}: an older number stood for {told}", str(healing))
 

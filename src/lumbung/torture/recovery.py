@@ -1,4 +1,5 @@
-"""Invariant 10: an outage is told once down and once up, by each worker's log, /readyz and the metrics."""
+"""Invariant 10 (an outage is told once down and once up, by each worker's log, /readyz and the metrics), and what else
+processes say of themselves: leases that they lost, failures of their own, how they end and are replaced."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from lumbung.torture.clearness import Clearness, Lost
+from lumbung.torture.figures import Takeover
 from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import Member, events
 from lumbung.torture.journal import Deed, Journal
@@ -15,7 +17,8 @@ from lumbung.torture.journal import Deed, Journal
 AWAY = "the database is away: nothing new is sent"
 BACK = "the database is back"
 LEASE_LOST = "a lease was lost"
-SEALED = "a store cannot be opened"  # its credentials, which is poison: who is paused for nothing is found by the pause
+NOT_OPENED = "a store cannot be opened"  # poison; a store that is paused for nothing is found by its pause
+TAKEOVER_LIFETIMES_MAX = 3.0
 SETTLING_LIFETIMES = 2.0
 
 Events = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -64,7 +67,7 @@ def check_lost_leases(audit: Audit, lost: Iterable[Lost], clearness: Clearness, 
 
 
 def _is_bug(event: Mapping[str, Any]) -> bool:
-    return event.get("level") == "error" and bool(event.get("exception")) and event.get("event") != SEALED
+    return event.get("level") == "error" and bool(event.get("exception")) and event.get("event") != NOT_OPENED
 
 
 def _next_after(journal: Journal, deed: Deed, at: float) -> float:
@@ -82,12 +85,28 @@ def check_logs(audit: Audit, logs: Events) -> None:
 
 
 def check_lives(audit: Audit, members: Iterable[Member]) -> None:
-    """Nobody ends who was not asked to."""
+    """Nobody ends who was not asked to, and who is asked at the end of the run ends in good order."""
     for member in members:
         for life in member.process.lives:
             audit.look(6)
             if life.unasked:
                 audit.broken(6, f"{member.name} ended by itself, with {life.code}", str(life))
+        if (last := member.process.lives[-1]).code and not last.unasked:
+            audit.broken(6, f"{member.name} was asked to end and ended with {last.code}", str(last))
+
+
+def check_takeovers(audit: Audit, takeovers: Iterable[Takeover]) -> None:
+    for took in takeovers:
+        audit.look(6)
+        if took.lifetimes > TAKEOVER_LIFETIMES_MAX:
+            what = f"{' '.join(took.store)} of a killed worker was served again after {took.lifetimes:.1f} lifetimes"
+            audit.broken(6, what, str(took.deed))
+
+
+def check_exits(audit: Audit, count: int, bad: Iterable[Deed]) -> None:
+    audit.look(6, count)
+    for deed in bad:
+        audit.broken(6, "who was told to stop failed, or left something behind", str(deed))
 
 
 def _at(event: Mapping[str, Any]) -> float:

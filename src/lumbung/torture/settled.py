@@ -21,7 +21,6 @@ PAGE = 1000
 TRIES = 5
 SHOWN_MAX = 5
 DEAD = "dead-token"
-AT_ONCE = 0.5  # seconds: withdrawn while the operator has agreed, and it is not noted yet
 TRADE = re.compile(r"/auth/|/accounts/")  # where the sandbox's marketplaces trade tokens
 
 
@@ -140,7 +139,7 @@ def check_mended(audit: Audit, journal: Journal, calls: Iterable[Call], clearnes
             one.channel == channel and one.store in {store, ""} and since < one.ended_at and one.at < mended.at
             for one in unclear
         )
-        again = any(account == mended.account and since - AT_ONCE < at < mended.at for account, at in withdrawn)
+        again = any(account == mended.account and since < at < mended.at for account, at in withdrawn)
         if not again and not lost:
             audit.broken(9, f"{channel} {store} was paused, though nothing was wrong with it", str(mended))
     for account in {account for account, _ in withdrawn} - {mended.account for mended in journal.mended}:

@@ -58,13 +58,14 @@ class Targets:
         self.dice = random.Random(self.seed)  # noqa: S311
 
     def with_own_dice(self) -> Targets:
-        """The same, for a hand whose dice nobody else throws."""
+        """The same, for a hand whose dice nobody else throws. They begin alike: a hand does with another beside it what
+        it does alone."""
         return replace(self)
 
     @property
     def longest_wait(self) -> float:
         """Seconds within which any healthy listing is told its newest number, while nothing goes wrong."""
-        return max(self.world.longest_wait(store) for store in self.world.stores)
+        return max(self.world.longest_wait(store, self.lifetime) for store in self.world.stores)
 
     def a_worker(self) -> Member:
         return self.dice.choice(self.fleet.workers)
@@ -93,13 +94,13 @@ class Targets:
         except LumbungError:
             return set()
 
-    async def left_in_order(self, name: str) -> bool:
-        """Whether a process of this name has given back all that it held, with nothing in doubt."""
+    async def left_in_order(self, name: str) -> bool | None:
+        """Whether a process of this name has given back all that it held, with nothing in doubt; None: nobody knows."""
         try:
             async with self.pool.connection() as connection:
                 return await inspection.left_in_order(connection, name)
         except LumbungError:
-            return False
+            return None
 
     async def stop_database(self) -> None:
         """As `pg_ctl stop -m immediate`: no checkpoint, nothing is told to anybody."""

@@ -25,12 +25,12 @@ class Step:
         return f"{write.at:.4f} write {write.n} of call {write.call}: {write.quantity}{at} ({updates})"
 
 
-@dataclass(slots=True)
-class Healing:
-    """An older number stood from `write` until `healed_at` (None: for ever)."""
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """An older number stood from `write` until `healed_at`."""
 
     write: Write
-    healed_at: float | None = None
+    healed_at: float
 
 
 @dataclass(slots=True)
@@ -44,8 +44,8 @@ class Timeline:
     steps: list[Step] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
-    healings: list[Healing] = field(default_factory=list)
-    _open: Healing | None = None
+    healed: list[Healed] = field(default_factory=list)
+    _wrong_since: Write | None = None
     _reached: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def apply(self, write: Write) -> Step:
@@ -87,12 +87,11 @@ class Timeline:
 
     def _heal(self, write: Write) -> None:
         behind = any(self.shown.get(warehouse, 0) < n for warehouse, n in self.newest.items())
-        if behind and self._open is None:
-            self._open = Healing(write)
-            self.healings.append(self._open)
-        elif not behind and self._open is not None:
-            self._open.healed_at = write.at
-            self._open = None
+        if behind and self._wrong_since is None:
+            self._wrong_since = write
+        elif not behind and self._wrong_since is not None:
+            self.healed.append(Healed(self._wrong_since, write.at))
+            self._wrong_since = None
 
     def _read(self, write: Write) -> dict[str, tuple[int, bool]] | None:
         """By warehouse shown at the place that was written: which update, and whether that is certain."""

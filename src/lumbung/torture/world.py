@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lumbung.torture.quantities import Shape
 
+SLACK_LIFETIMES = 3.0
 WAREHOUSES = ("default", "surabaya")  # in the order of their place in a quantity
 
 Place = tuple[str, str, str]
@@ -49,9 +50,9 @@ class World:
     def stores(self) -> tuple[StorePlan, ...]:
         return tuple(store for tenant in self.tenants for store in tenant.stores)
 
-    def longest_wait(self, store: StorePlan) -> float:
-        """Seconds: every listing of the store twice at its rate."""
-        return 2 * len(self.tenant_of(store).skus) / store.calls_per_second
+    def longest_wait(self, store: StorePlan, lifetime: float) -> float:
+        """Seconds: every listing of the store twice at its rate, and some for processes that begin or are busy."""
+        return 2 * len(self.tenant_of(store).skus) / store.calls_per_second + SLACK_LIFETIMES * lifetime
 
     def tenant_of(self, store: StorePlan) -> TenantPlan:
         return next(tenant for tenant in self.tenants if tenant.name == store.tenant)
