@@ -87,7 +87,7 @@ def _translated() -> Iterator[None]:
         raise Unavailable(
             "The database has no schema yet: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS
         ) from error
-    except asyncpg.UndefinedColumnError as error:
+    except (asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
         raise Unavailable(
             f"The database's schema is older than this Lumbung: a process that starts mends it ({_first_line(error)})",
             retry_after_seconds=RETRY_AFTER_SECONDS,

@@ -120,14 +120,29 @@ SELECT nextval('version_seq') AS version, clock_timestamp() AS at FROM generate_
 SELECT nextval('item_seq') AS id FROM generate_series(1, :count::int)
 
 -- name: write_levels!
+-- Under the variant's lock nobody else writes these, so a row lies where it was found. ON CONFLICT would look at all of its
+-- dead versions, which stay while somebody holds a snapshot; here the newest one is found first (see due_now).
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[], :warehouse_ids::bigint[], :available::int[],
+                         :buffer::int[], :reserved::int[], :sync::bool[], :newest_as_of::timestamptz[])
+        AS r (tenant_id, variant_id, warehouse_id, available, buffer, reserved, sync, newest_as_of)
+), known AS MATERIALIZED (
+    SELECT r.*, l.address
+    FROM r CROSS JOIN LATERAL (
+        SELECT l.ctid AS address FROM stock_level l
+        WHERE l.tenant_id = r.tenant_id AND l.variant_id = r.variant_id
+          AND l.warehouse_id >= r.warehouse_id AND l.warehouse_id <= r.warehouse_id
+        ORDER BY l.warehouse_id DESC LIMIT 1
+    ) l
+), written AS (
+    UPDATE stock_level l
+    SET available = k.available, buffer = k.buffer, sync = k.sync, newest_as_of = k.newest_as_of, updated_at = now()
+    FROM known k WHERE l.ctid = k.address
+)
 INSERT INTO stock_level (tenant_id, variant_id, warehouse_id, available, buffer, reserved, sync, newest_as_of, updated_at)
-SELECT r.*, now()
-FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[], :warehouse_ids::bigint[], :available::int[], :buffer::int[],
-            :reserved::int[], :sync::bool[], :newest_as_of::timestamptz[]) AS r
-ORDER BY 1, 2, 3
-ON CONFLICT (tenant_id, variant_id, warehouse_id) DO UPDATE SET
-    available = EXCLUDED.available, buffer = EXCLUDED.buffer, sync = EXCLUDED.sync,
-    newest_as_of = EXCLUDED.newest_as_of, updated_at = EXCLUDED.updated_at
+SELECT r.*, now() FROM r
+WHERE NOT EXISTS (SELECT FROM known k WHERE (k.tenant_id, k.variant_id, k.warehouse_id)
+                                          = (r.tenant_id, r.variant_id, r.warehouse_id))
 
 -- name: write_figures!
 INSERT INTO channel_stock (tenant_id, variant_id, warehouse_id, channel, figure, named)
@@ -137,44 +152,77 @@ ORDER BY 1, 2, 3, 4
 ON CONFLICT (tenant_id, variant_id, warehouse_id, channel) DO UPDATE SET figure = EXCLUDED.figure, named = EXCLUDED.named
 
 -- name: lock_states
--- Before some are cleared and others written: all of them at once, sorted, as the delivery half locks them.
+-- Before some are cleared and others written: all of them at once, sorted, as the delivery half locks them; each is locked
+-- as it is found, the newest version of its row first.
 SELECT s.listing_id
-FROM listing_state s
-WHERE (s.tenant_id, s.listing_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[]))
-ORDER BY s.tenant_id, s.listing_id
-FOR NO KEY UPDATE OF s
+FROM (SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[]) AS r (tenant_id, listing_id) ORDER BY 1, 2) r
+CROSS JOIN LATERAL (
+    SELECT s.listing_id FROM listing_state s
+    WHERE s.tenant_id = r.tenant_id AND s.listing_id >= r.listing_id AND s.listing_id <= r.listing_id
+    ORDER BY s.listing_id DESC LIMIT 1
+    FOR NO KEY UPDATE
+) s
 
 -- name: write_states!
--- First of the rows that the delivery half writes too, sorted: who holds these locks may write what belongs to them.
+-- Of rows that lock_states has locked in a statement before, or that are not there yet: made under the variant's lock only.
 -- A listing that waits keeps waiting, with a newer version; what was submitted is asked about first. A parked one is tried
 -- again, at most every so often: as long as it has a park_retry_at, its row in listing_wait brings it back. One that keeps
 -- failing stays among the retries.
-INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due, due_since)
-SELECT r.tenant_id, r.listing_id, r.store_id, 'due', r.lane, r.version, r.quantity, clock_timestamp()
-FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :lanes::smallint[], :versions::bigint[],
-            :quantities::bigint[]) AS r (tenant_id, listing_id, store_id, lane, version, quantity)
-ORDER BY 1, 2
-ON CONFLICT (tenant_id, listing_id) DO UPDATE SET
-    version_due  = EXCLUDED.version_due,
-    quantity_due = EXCLUDED.quantity_due,
-    due_since    = coalesce(s.due_since, EXCLUDED.due_since),
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :lanes::smallint[],
+                         :versions::bigint[], :quantities::bigint[])
+        AS r (tenant_id, listing_id, store_id, lane, version, quantity)
+), known AS MATERIALIZED (
+    SELECT r.*, s.address
+    FROM r CROSS JOIN LATERAL (
+        SELECT s.ctid AS address FROM listing_state s
+        WHERE s.tenant_id = r.tenant_id AND s.listing_id >= r.listing_id AND s.listing_id <= r.listing_id
+        ORDER BY s.listing_id DESC LIMIT 1
+    ) s
+), written AS (
+    UPDATE listing_state s SET
+    version_due  = k.version,
+    quantity_due = k.quantity,
+    due_since    = coalesce(s.due_since, clock_timestamp()),
     due_for      = CASE WHEN s.due_for = 'ask' THEN 'ask' ELSE 'push' END,
     state        = CASE WHEN s.state = 'waiting' THEN 'waiting'
                         WHEN s.state = 'parked' AND s.park_retry_at IS NOT NULL THEN 'parked' ELSE 'due' END,
     lane         = CASE WHEN s.state = 'waiting' OR s.state = 'parked' AND s.park_retry_at IS NOT NULL THEN 0
                         WHEN s.state = 'parked' THEN 3
-                        ELSE EXCLUDED.lane + CASE WHEN s.attempts > 0 THEN 3 ELSE 0 END END,
+                        ELSE k.lane + CASE WHEN s.attempts > 0 THEN 3 ELSE 0 END END,
     park_reason  = CASE WHEN s.state = 'parked' AND s.park_retry_at IS NOT NULL THEN s.park_reason END
+    FROM known k WHERE s.ctid = k.address
+)
+INSERT INTO listing_state (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due, due_since)
+SELECT r.tenant_id, r.listing_id, r.store_id, 'due', r.lane, r.version, r.quantity, clock_timestamp()
+FROM r
+WHERE NOT EXISTS (SELECT FROM known k WHERE (k.tenant_id, k.listing_id) = (r.tenant_id, r.listing_id))
 
 -- name: write_contributions!
+-- As write_levels.
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :warehouse_ids::bigint[], :quantities::bigint[],
+                         :locations::text[], :versions::bigint[], :item_ids::bigint[], :item_created_ats::timestamptz[],
+                         :calls_before::bigint[])
+        AS r (tenant_id, listing_id, warehouse_id, quantity, location, version, item_id, item_created_at, calls_before)
+), known AS MATERIALIZED (
+    SELECT r.*, c.address
+    FROM r CROSS JOIN LATERAL (
+        SELECT c.ctid AS address FROM contribution c
+        WHERE c.tenant_id = r.tenant_id AND c.listing_id = r.listing_id
+          AND c.warehouse_id >= r.warehouse_id AND c.warehouse_id <= r.warehouse_id
+        ORDER BY c.warehouse_id DESC LIMIT 1
+    ) c
+), written AS (
+    UPDATE contribution c
+    SET quantity = k.quantity, location = k.location, version = k.version, item_id = k.item_id,
+        item_created_at = k.item_created_at, calls_before = k.calls_before
+    FROM known k WHERE c.ctid = k.address
+)
 INSERT INTO contribution (tenant_id, listing_id, warehouse_id, quantity, location, version, item_id, item_created_at, calls_before)
-SELECT * FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :warehouse_ids::bigint[], :quantities::bigint[],
-                     :locations::text[], :versions::bigint[], :item_ids::bigint[], :item_created_ats::timestamptz[],
-                     :calls_before::bigint[])
-ORDER BY 1, 2, 3
-ON CONFLICT (tenant_id, listing_id, warehouse_id) DO UPDATE SET
-    quantity = EXCLUDED.quantity, location = EXCLUDED.location, version = EXCLUDED.version,
-    item_id = EXCLUDED.item_id, item_created_at = EXCLUDED.item_created_at, calls_before = EXCLUDED.calls_before
+SELECT r.* FROM r
+WHERE NOT EXISTS (SELECT FROM known k WHERE (k.tenant_id, k.listing_id, k.warehouse_id)
+                                          = (r.tenant_id, r.listing_id, r.warehouse_id))
 
 -- name: drop_contributions!
 -- A warehouse that no longer serves a store adds nothing to its listings.

@@ -138,7 +138,7 @@ async def write(connection: Connection, variants: Iterable[VariantStock]) -> Non
     cleared = sorted(
         (v.tenant_id, listing, version) for v in variants for listing, version in v.changes.cleared.items()
     )
-    if cleared:
+    if states or cleared:
         await db.lock_states(connection, ((tenant, listing) for tenant, listing, *_ in (*states, *cleared)))
     await db.write(connection, "write_states", states)
     await db.write(connection, "clear_states", cleared)

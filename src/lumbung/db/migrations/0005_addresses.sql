@@ -1,3 +1,7 @@
+-- Two rows of numbers added up, the shorter one filled with zeros.
+CREATE FUNCTION sums_of(bigint[], bigint[]) RETURNS bigint[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY(SELECT coalesce(a, 0) + coalesce(b, 0) FROM unnest($1, $2) WITH ORDINALITY AS both_ (a, b, n) ORDER BY n);
+
 -- Where the row of a due listing lies now: who has found it need not look for its key again, which costs by the number
 -- of its dead versions while somebody holds a snapshot. What its warehouses add is read key by key, newest version first.
 CREATE OR REPLACE VIEW due_listing AS
