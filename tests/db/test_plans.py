@@ -91,7 +91,15 @@ SETTLED: dict[str, Any] = {
     "call_ids": [None] * 24,
 }
 
-BUSY, BUSY_STORE, CHANGES, PAGES_MAX = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES, 2000, 8
+
+def many_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The same for each of the listings that are changed often."""
+    arrays = {name: value[:1] * len(MANY) if isinstance(value, list) else value for name, value in values.items()}
+    return arrays | {"listing_ids": MANY}
+
+
+BUSY, BUSY_STORE = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES
+BUSY_ONES, CHANGES, PAGES_MAX = 400, 100, 8
 
 ASKED: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0}),
@@ -368,31 +376,27 @@ async def test_most_updates_of_a_busy_listing_stay_on_its_page(world: World) -> 
     assert row["n_tup_hot_upd"] / row["n_tup_upd"] >= 0.7
 
 
-ONE = {"tenant_ids": [1], "listing_ids": [BUSY]}
-OF_THE_BUSY_ONE: list[tuple[Query, dict[str, Any]]] = [
-    (DELIVERY["due_now"], {**WINDOW, "store_id": BUSY_STORE, "listing_ids": [BUSY]}),
-    (
-        DELIVERY["record_states"],
-        {name: value[:1] if isinstance(value, list) else value for name, value in RECORDED.items()} | ONE,
-    ),
-    (
-        DELIVERY["settle_items"],
-        {name: value[:1] if isinstance(value, list) else value for name, value in SETTLED.items()} | ONE,
-    ),
-    (STOCK["read_listings"], {"tenant_ids": [1], "variant_ids": [BUSY]}),
-    (STOCK["read_contributions"], {"tenant_ids": [1], "variant_ids": [BUSY]}),
+MANY = list(range(BUSY, BUSY + BUSY_ONES, 10))
+OF_BUSY_ONES: list[tuple[Query, dict[str, Any]]] = [
+    (DELIVERY["due_now"], {**WINDOW, "store_id": BUSY_STORE, "listing_ids": MANY}),
+    (DELIVERY["record_states"], many_of(RECORDED)),
+    (DELIVERY["settle_items"], many_of(SETTLED)),
+    (STOCK["read_listings"], {"tenant_ids": [1] * len(MANY), "variant_ids": MANY}),
+    (STOCK["read_contributions"], {"tenant_ids": [1] * len(MANY), "variant_ids": MANY}),
+    (STOCK["lock_states"], {"tenant_ids": [1] * len(MANY), "listing_ids": MANY}),
 ]
 CHURN = f"""
 DO $$ BEGIN FOR n IN 1..{CHANGES} LOOP
-    UPDATE listing_state SET lane = 1 + lane % 3 WHERE tenant_id = 1 AND listing_id = {BUSY};
-    UPDATE contribution SET quantity = n WHERE tenant_id = 1 AND listing_id = {BUSY};
+    UPDATE listing_state SET state = 'due', lane = 1 + n % 3
+    WHERE tenant_id = 1 AND listing_id BETWEEN {BUSY} AND {BUSY + BUSY_ONES};
+    UPDATE contribution SET quantity = n WHERE tenant_id = 1 AND listing_id BETWEEN {BUSY} AND {BUSY + BUSY_ONES};
 END LOOP; END $$
 """  # noqa: S608
 
 
 @pytest.fixture(scope="module")
 def churned_database() -> Iterator[str]:
-    """One listing has changed often while somebody holds a snapshot: none of its dead versions can be removed."""
+    """Some listings have changed often while somebody holds a snapshot: none of their dead versions can be removed."""
     server, name = os.environ[SERVER_URL], f"lumbung_churned_{uuid4().hex}"
     asyncio.run(_execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{os.environ[TEMPLATE]}"'))
     url = in_database(server, name)
@@ -416,16 +420,15 @@ def holding_a_snapshot(url: str) -> Iterator[None]:
         loop.close()
 
 
-@pytest.mark.parametrize("mode", ["custom", "generic"])
-@pytest.mark.parametrize(("query", "values"), OF_THE_BUSY_ONE, ids=[query.name for query, _ in OF_THE_BUSY_ONE])
+@pytest.mark.parametrize(("query", "values"), OF_BUSY_ONES, ids=[query.name for query, _ in OF_BUSY_ONES])
 async def test_a_row_is_found_at_once_however_many_dead_versions_a_snapshot_keeps(
-    churned_database: str, query: Query, values: dict[str, Any], mode: str
+    churned_database: str, query: Query, values: dict[str, Any]
 ) -> None:
-    plan = await carried_out(churned_database, query, values, mode=mode)
+    plan = await carried_out(churned_database, query, values, mode="generic")  # as the processes have them planned
     scans = [
         node
         for node in all_nodes(plan)
         if node.get("Relation Name") in {"listing_state", "contribution"} and "Scan" in node["Node Type"]
     ]
     assert {node["Relation Name"] for node in scans} & {"listing_state", "contribution"}
-    assert max(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in scans) <= PAGES_MAX
+    assert max(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in scans) <= PAGES_MAX * len(MANY)

@@ -30,3 +30,10 @@ SELECT s.tenant_id, s.store_id, s.listing_id, s.lane, s.due_for, s.version_due, 
 FROM listing_state s
 JOIN listing l ON l.tenant_id = s.tenant_id AND l.id = s.listing_id
 WHERE s.lane > 0;
+
+-- Entries with the same key are one by one in the order of their rows' places, so that the newest is found from the end.
+-- Gathered into lists they would be read from the beginning of each list, whichever way the index is read.
+ALTER INDEX listing_state_pkey SET (deduplicate_items = off);
+ALTER INDEX contribution_pkey SET (deduplicate_items = off);
+ALTER INDEX stock_level_pkey SET (deduplicate_items = off);
+ALTER INDEX stats_minute_pkey SET (deduplicate_items = off);
