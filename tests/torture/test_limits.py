@@ -50,7 +50,7 @@ def test_a_machine_that_stood_still_lets_many_calls_come_at_once() -> None:
 
 
 def waits(shown_at: float | None) -> Audit:
-    """Update 1 is acknowledged at 1.1 s; ten calls a second for three listings allow 0.6 s, three lifetimes 1 s more."""
+    """Update 1 is acknowledged at 1.1 s; ten calls a second for three listings allow 0.6 s, three lifetimes 1 s."""
     told = journal(acknowledged(1), calm_until=20.0)
     lines = order.timelines(WORLD, told)
     writes = [] if shown_at is None else [write(1, 1, at=shown_at), write(2, 1, at=1.2, store="TOB-1")]
