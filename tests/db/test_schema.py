@@ -207,7 +207,7 @@ async def test_listing_state_has_no_index_but_its_key_the_lanes_and_what_is_park
     assert {row["indexname"]: row["indexdef"].partition(" USING ")[2] for row in rows} == {
         "listing_state_lane": "btree (tenant_id, store_id, lane, listing_id) WHERE (lane > 0)",
         "listing_state_parked": "btree (tenant_id, store_id, listing_id) WHERE (park_reason IS NOT NULL)",
-        "listing_state_pkey": "btree (tenant_id, listing_id)",
+        "listing_state_pkey": "btree (tenant_id, listing_id) WITH (deduplicate_items=off)",
     }
 
 

@@ -1,14 +1,16 @@
 """Throughput while a snapshot is held open: `python -m tests.measure.snapshot --seconds 600`.
 
-Listings are updated again and again, as fast as one API process takes updates and one worker delivers them. Few of
-them get long chains of versions; many, with some hot ones among them, are nearer to what there is:
-`--listings 20000 --stores 4 --hot 5`. Then somebody reads in a REPEATABLE READ transaction and leaves it open (a
-backup, a report, a forgotten session): from now on no version of a row that is still visible to it can be cleaned away.
-A line for each half minute:
+Two hubs that are alike are loaded in turns, as fast as one API process takes updates and one worker delivers; a turn
+ends when everything is delivered. In one of them somebody reads in a REPEATABLE READ transaction and leaves it open (a
+backup, a report, a forgotten session): from then on no version of a row that it may still see can be cleaned away. What
+it is compared with is the other hub's turn beside it, for the pace of a machine changes within minutes.
+
+Few listings (`--listings 300`) get long chains of versions, as do hot ones among many (`--hot 5`). A line for each pair
+of turns, of the hub with the snapshot and of the other:
 
     accepted/s   updates that the API has answered with 200
     recorded/s   results that the worker has written down
-    CPU ms       of all processes for each result, which tells what it costs also on a machine that is busy with others
+    CPU ms       of all processes of the hub for each result
     dead         versions of rows that nobody cleans away, as the statistics have it
     HOT          share of the row updates that needed no new entry in an index
 """
@@ -21,7 +23,6 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from time import perf_counter
 
 import asyncpg
@@ -33,10 +34,12 @@ from lumbung.cli.roles import free_port
 from lumbung.db.pool import Pool
 from tests.measure.control import request
 from tests.measure.cpu import cpu_seconds
-from tests.measure.hub import HOST, Hub, open_hub
+from tests.measure.hub import HOST, Hub, open_hub, until
 from tests.measure.merchant import Merchant, Sender, open_merchant, shares
 
 SENDERS = 4  # of each merchant
+DRAIN_SECONDS = 120.0
+DUE = "SELECT EXISTS (SELECT FROM listing_state WHERE lane > 0)"
 RATIO_MIN, RATIO_AIM = 0.85, 0.95
 LAST_SECONDS = 120.0
 
@@ -84,28 +87,40 @@ class Pace:
     cost: float
 
     @classmethod
-    def between(cls, first: Reading, last: Reading) -> Pace:
-        seconds = last.at - first.at
-        accepted, recorded = last.accepted - first.accepted, last.recorded - first.recorded
-        return cls(seconds, accepted / seconds, recorded / seconds, 1000 * (last.cpu - first.cpu) / max(1, recorded))
+    def of(cls, turns: Sequence[Turn]) -> Pace:
+        seconds = sum(turn.last.at - turn.first.at for turn in turns)
+        accepted = sum(turn.last.accepted - turn.first.accepted for turn in turns)
+        recorded = sum(turn.last.recorded - turn.first.recorded for turn in turns)
+        cpu = sum(turn.last.cpu - turn.first.cpu for turn in turns)
+        return cls(seconds, accepted / seconds, recorded / seconds, 1000 * cpu / max(1, recorded))
 
-    def ratio(self, before: Pace) -> float:
+    def ratio(self, other: Pace) -> float:
         """The worse one of the two."""
-        return min(self.accepted / before.accepted, self.recorded / before.recorded)
+        return min(self.accepted / other.accepted, self.recorded / other.recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    first: Reading
+    last: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A turn of the hub whose snapshot is held, and one of the other beside it."""
+
+    held: Turn
+    free: Turn
 
 
 class Load:
-    """Threads that send without a pause."""
+    """Threads that send without a pause, in turns."""
 
     def __init__(self, api_url: str, merchants: Sequence[Merchant], hot: int):
-        self._stop = threading.Event()
         self._senders = [
             Sender(api_url, merchant, with_hot(skus, hot))
             for merchant in merchants
             for skus in shares(merchant.skus, SENDERS)
-        ]
-        self._threads = [
-            threading.Thread(target=sender.send_ceaselessly, args=(self._stop,)) for sender in self._senders
         ]
 
     @property
@@ -116,13 +131,15 @@ class Load:
     def refused(self) -> int:
         return sum(sender.refused for sender in self._senders)
 
-    def start(self) -> None:
-        for thread in self._threads:
+    def run(self, seconds: float) -> None:
+        """Blocks for so long."""
+        stop = threading.Event()
+        threads = [threading.Thread(target=sender.send_ceaselessly, args=(stop,)) for sender in self._senders]
+        for thread in threads:
             thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
+        stop.wait(seconds)
+        stop.set()
+        for thread in threads:
             thread.join()
 
 
@@ -142,6 +159,10 @@ class Meter:
         self._load = load
         self._metrics_url = metrics_url
 
+    @property
+    def refused(self) -> int:
+        return self._load.refused
+
     async def read(self) -> Reading:
         at, accepted = perf_counter(), self._load.accepted
         recorded = await asyncio.to_thread(recorded_at, self._metrics_url)
@@ -150,14 +171,16 @@ class Meter:
         tables = {row["name"]: Rows(row["dead"], row["updates"], row["hot"], row["bytes"]) for row in rows}
         return Reading(at, cpu_seconds(self._roots), accepted, recorded, tables)
 
-    async def watch(self, seconds: float, window_seconds: float, first: Reading, show: Show) -> list[Reading]:
-        """A reading each window, the first one before it among them."""
-        readings = [first]
-        while (left := seconds - (perf_counter() - first.at)) > window_seconds / 10:
-            await asyncio.sleep(min(window_seconds, left))
-            readings.append(await self.read())
-            show.window(readings[-2], readings[-1])
-        return readings
+    async def turn(self, seconds: float) -> Turn:
+        """Load it for so long and until everything is delivered."""
+        first = await self.read()
+        await asyncio.to_thread(self._load.run, seconds)
+        await until(self._nothing_due, DRAIN_SECONDS, "everything to be delivered")
+        return Turn(first, await self.read())
+
+    async def _nothing_due(self) -> bool:
+        async with self._pool.connection() as connection:
+            return not await connection.fetchval(DUE)
 
 
 def recorded_at(metrics_url: str) -> int:
@@ -175,23 +198,26 @@ def recorded_at(metrics_url: str) -> int:
 
 
 class Show:
-    """A line as soon as it is known: the whole takes a quarter of an hour."""
+    """A line as soon as it is known: the whole takes half an hour."""
 
     def __init__(self, console: Console):
         self._console = console
         self._began = perf_counter()
-        self.phase = ""
 
     def headings(self) -> None:
+        pace = f"{'accepted/s':>11}{'recorded/s':>11}{'CPU ms':>8}"
         names = "".join(f"{name + ': dead, MB, HOT':>30}" for name in SHOWN)
-        self._console.print(f"{'s':>5}  {'':8}{'accepted/s':>11}{'recorded/s':>11}{'CPU ms':>8}{names}")
+        self._console.print(f"{'s':>5}  {'':8}{pace}  |{pace}{names}", soft_wrap=True, highlight=False)
 
-    def window(self, first: Reading, last: Reading) -> None:
-        pace = Pace.between(first, last)
-        cells = "".join(f"{_cell(first.tables[name], last.tables[name]):>30}" for name in SHOWN)
-        figures = f"{pace.accepted:11.0f}{pace.recorded:11.0f}{pace.cost:8.1f}"
-        line = f"{last.at - self._began:5.0f}  {self.phase:8}{figures}{cells}"
+    def pair(self, phase: str, pair: Pair) -> None:
+        paces = "  |".join(_pace(Pace.of([turn])) for turn in (pair.held, pair.free))
+        cells = "".join(f"{_cell(pair.held.first.tables[name], pair.held.last.tables[name]):>30}" for name in SHOWN)
+        line = f"{perf_counter() - self._began:5.0f}  {phase:8}{paces}{cells}"
         self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _pace(pace: Pace) -> str:
+    return f"{pace.accepted:11.0f}{pace.recorded:11.0f}{pace.cost:8.1f}"
 
 
 def _cell(first: Rows, last: Rows) -> str:
@@ -214,46 +240,47 @@ async def held_snapshot(url: str) -> AsyncIterator[None]:
 
 async def measure(arguments: argparse.Namespace) -> None:
     console = Console(soft_wrap=True)
-    async with open_hub() as hub:
-        sandbox = await hub.start_sandbox()
+    show = Show(console)
+    async with open_hub() as held, open_hub() as free:
         stores = arguments.merchants * arguments.stores
         skus = max(SENDERS, arguments.listings // stores)
-        merchants = [
-            await open_merchant(hub, sandbox, n + 1, stores=arguments.stores, skus=skus)
-            for n in range(arguments.merchants)
-        ]
-        port = free_port(HOST)
-        load = Load(await hub.start_api(), merchants, arguments.hot)
-        worker = await hub.start_worker(METRICS_PORT=str(port))
-        metrics_url = f"http://{HOST}:{port}"
-        await hub.until_answering(worker, f"{metrics_url}/metrics")
         console.print(f"{skus * stores} listings in {stores} stores")
-        load.start()
-        try:
-            readings = await _run(hub, Meter(hub.pool, load, metrics_url, hub.roots), Show(console), arguments)
-        finally:
-            await asyncio.to_thread(load.stop)
-        console.print(table_of(readings[0][0], readings[1][-1]))
-        console.print(f"{load.refused:,} updates were refused")
-        console.print(verdict(*readings))
+        meters = [await _loaded(hub, arguments, skus) for hub in (held, free)]
+        show.headings()
+        for meter in meters:
+            await meter.turn(arguments.warm)
+        before = await _pairs(meters, "before", arguments.before, show, arguments)
+        async with held_snapshot(held.url):
+            pairs = await _pairs(meters, "held", arguments.seconds, show, arguments)
+        console.print(table_of(pairs[0].held.first, pairs[-1].held.last))
+        console.print(f"{sum(meter.refused for meter in meters):,} updates were refused")
+        console.print(verdict(before, pairs))
 
 
-async def _run(
-    hub: Hub, meter: Meter, show: Show, arguments: argparse.Namespace
-) -> tuple[list[Reading], list[Reading], list[Reading]]:
-    """The readings before, with the snapshot, and after it."""
-    window = arguments.window
-    show.headings()
-    show.phase = "warm"
-    warm = await meter.watch(arguments.warm, window, await meter.read(), show)
-    show.phase = "before"
-    before = await meter.watch(arguments.before, window, warm[-1], show)
-    show.phase = "held"
-    async with held_snapshot(hub.url):
-        held = await meter.watch(arguments.seconds, window, before[-1], show)
-    show.phase = "after"
-    after = await meter.watch(arguments.after, window, held[-1], show)
-    return before, held, after
+async def _loaded(hub: Hub, arguments: argparse.Namespace, skus: int) -> Meter:
+    sandbox = await hub.start_sandbox()
+    merchants = [
+        await open_merchant(hub, sandbox, n + 1, stores=arguments.stores, skus=skus) for n in range(arguments.merchants)
+    ]
+    port = free_port(HOST)
+    load = Load(await hub.start_api(), merchants, arguments.hot)
+    worker = await hub.start_worker(METRICS_PORT=str(port))
+    metrics_url = f"http://{HOST}:{port}"
+    await hub.until_answering(worker, f"{metrics_url}/metrics")
+    return Meter(hub.pool, load, metrics_url, hub.roots)
+
+
+async def _pairs(
+    meters: Sequence[Meter], phase: str, seconds: float, show: Show, arguments: argparse.Namespace
+) -> list[Pair]:
+    """Until the first hub has been loaded for so long. Each comes first as often as the other."""
+    pairs: list[Pair] = []
+    while len(pairs) * arguments.turn < seconds:
+        order = meters if len(pairs) % 2 else meters[::-1]
+        turns = {meter: await meter.turn(arguments.turn) for meter in order}
+        pairs.append(Pair(turns[meters[0]], turns[meters[1]]))
+        show.pair(phase, pairs[-1])
+    return pairs
 
 
 def table_of(first: Reading, last: Reading) -> Table:
@@ -269,50 +296,49 @@ def table_of(first: Reading, last: Reading) -> Table:
     return table
 
 
-def verdict(before: Sequence[Reading], held: Sequence[Reading], after: Sequence[Reading]) -> str:
-    was = Pace.between(before[0], before[-1])
-    last = Pace.between(_last_seconds(held), held[-1])
-    worst = min(Pace.between(first, then).ratio(was) for first, then in pairwise(held))
-    ratio = last.ratio(was)
-    lines = [
-        f"before: {was.accepted:.0f} accepted/s, {was.recorded:.0f} recorded/s, {was.cost:.1f} ms of CPU time for each",
-        f"the last {last.seconds:.0f} s with the snapshot: {_compared(last, was)}; worst window {worst:.2f} of before",
-    ]
-    if len(after) > 1:
-        lines.append(f"after it: {_compared(Pace.between(after[0], after[-1]), was)}")
-    lines.append(
-        f"throughput with a snapshot held open for {held[-1].at - held[0].at:.0f} s: {ratio:.2f} of before;"
-        f" {'passed' if ratio >= RATIO_MIN else 'FAILED'} ({RATIO_MIN}),"
-        f" aim of {RATIO_AIM} {'reached' if ratio >= RATIO_AIM else 'missed'}"
+def verdict(before: Sequence[Pair], held: Sequence[Pair]) -> str:
+    late = held[-_turns_in(LAST_SECONDS, held) :]
+    ratio = Pace.of([pair.held for pair in late]).ratio(Pace.of([pair.free for pair in late]))
+    worst = min(Pace.of([pair.held]).ratio(Pace.of([pair.free])) for pair in held)
+    seconds = Pace.of([pair.held for pair in held]).seconds
+    return "\n".join(
+        (
+            f"before: {_compared(before)}",
+            f"with the snapshot, at the end: {_compared(late)}; worst turn {worst:.2f}",
+            f"throughput with a snapshot held open for {seconds:.0f} s of load: {ratio:.2f} of that of a hub without;"
+            f" {'passed' if ratio >= RATIO_MIN else 'FAILED'} ({RATIO_MIN}),"
+            f" aim of {RATIO_AIM} {'reached' if ratio >= RATIO_AIM else 'missed'}",
+        )
     )
-    return "\n".join(lines)
 
 
-def _last_seconds(held: Sequence[Reading]) -> Reading:
-    """Where the last LAST_SECONDS begin; the first half is left out of a shorter time."""
-    began = held[-1].at - min(LAST_SECONDS, (held[-1].at - held[0].at) / 2)
-    return min(held[:-1], key=lambda reading: abs(reading.at - began))
+def _turns_in(seconds: float, pairs: Sequence[Pair]) -> int:
+    """How many of the last turns make up so much time, at most the second half of all."""
+    a_turn = Pace.of([pair.held for pair in pairs]).seconds / len(pairs)
+    return max(1, min(round(seconds / a_turn), len(pairs) // 2))
 
 
-def _compared(pace: Pace, was: Pace) -> str:
+def _compared(pairs: Sequence[Pair]) -> str:
+    held, free = Pace.of([pair.held for pair in pairs]), Pace.of([pair.free for pair in pairs])
     return (
-        f"{pace.accepted:.0f} accepted/s ({pace.accepted / was.accepted:.2f}),"
-        f" {pace.recorded:.0f} recorded/s ({pace.recorded / was.recorded:.2f}),"
-        f" {pace.cost:.1f} ms of CPU time for each ({pace.cost / was.cost:.2f})"
+        f"{held.accepted:.0f} accepted/s ({held.accepted / free.accepted:.2f}),"
+        f" {held.recorded:.0f} recorded/s ({held.recorded / free.recorded:.2f}),"
+        f" {held.cost:.1f} ms of CPU time for each ({held.cost / free.cost:.2f})"
     )
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--listings", type=int, default=300)
+    made.add_argument("--listings", type=int, default=20_000)
     made.add_argument("--merchants", type=int, default=3)
     made.add_argument("--stores", type=int, default=2, help="of each merchant")
     made.add_argument("--hot", type=int, default=0, help="SKUs of each sender that get every other update")
-    made.add_argument("--seconds", type=float, default=600.0, help="that the snapshot is held")
+    made.add_argument("--seconds", type=float, default=600.0, help="of load while the snapshot is held")
     made.add_argument("--before", type=float, default=120.0)
-    made.add_argument("--after", type=float, default=60.0, help="that the load goes on when it is let go")
     made.add_argument("--warm", type=float, default=30.0)
-    made.add_argument("--window", type=float, default=30.0, help="seconds of a line")
+    made.add_argument(
+        "--turn", type=float, default=15.0, help="seconds that a hub is loaded before it is the other's turn"
+    )
     return made
 
 
