@@ -79,20 +79,12 @@ def judge(
     limits.check_limits(audit, calls, clearness, lifetime=times.lifetime)
     limits.check_lease_ends(audit, calls, journal.deeds, lifetime=times.lifetime)
     limits.check_waits(audit, world, journal, lines, lifetime=times.lifetime)
-    lost = sum(settled.check_history(audit, journal, tenant, *histories[tenant.name]) for tenant in world.tenants)
-    if not journal.acknowledged:
-        audit.broken(1, "nothing was acknowledged: nothing has been shown")
-    settled.check_effects(audit, journal, at_rest)
-    settled.check_settled(audit, world, at_rest)
-    settled.check_calm(audit, world, at_rest)
-    settled.check_poison(audit, world, at_rest)
+    lost = _check_what_the_hub_says(audit, world, journal, histories, at_rest)
     settled.check_mended(audit, journal, calls, clearness)
     recovery.check_outages(audit, journal, logs, workers, lifetime=times.lifetime)
     recovery.check_lost_leases(audit, lost_leases, clearness, lifetime=times.lifetime)
     recovery.check_logs(audit, logs)
     recovery.check_lives(audit, members)
-    for refused in journal.refused[:5]:
-        audit.broken(1, f"a good update was refused ({len(journal.refused)} were)", refused)
     healings = order.healed(lines, _deeds_by_channel(world, journal))
     most_seconds = times.healing + HEALING_SLACK_LIFETIMES * times.lifetime
     order.check_healed(audit, healings, journal.mended, most_seconds=most_seconds)
@@ -112,6 +104,22 @@ def judge(
         len(exits_bad),
         limits.used(calls, world, seconds=USED_SECONDS),
     )
+
+
+def _check_what_the_hub_says(
+    audit: Audit, world: World, journal: Journal, histories: Mapping[str, tuple[int, set[str]]], at_rest: AtRest
+) -> int:
+    """To its partners and in its tables. Returns how many acknowledged updates are lost."""
+    lost = sum(settled.check_history(audit, journal, tenant, *histories[tenant.name]) for tenant in world.tenants)
+    if not journal.acknowledged:
+        audit.broken(1, "nothing was acknowledged: nothing has been shown")
+    for refused in journal.refused[:5]:
+        audit.broken(1, f"a good update was refused ({len(journal.refused)} were)", refused)
+    settled.check_effects(audit, journal, at_rest)
+    settled.check_settled(audit, world, at_rest)
+    settled.check_calm(audit, world, at_rest)
+    settled.check_poison(audit, world, at_rest)
+    return lost
 
 
 def _deeds_by_channel(world: World, journal: Journal) -> dict[str, Spans]:
