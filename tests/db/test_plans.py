@@ -185,12 +185,17 @@ def literal(value: Any) -> str:
             return f"'{value}'"
 
 
-async def plan_of(url: str, query: Query, values: dict[str, Any], *, mode: str) -> dict[str, Any]:
+async def plan_of(
+    url: str, query: Query, values: dict[str, Any], *, mode: str, carried_out: bool = False
+) -> dict[str, Any]:
+    """The plan; with what it did if it is `carried_out`, and what that changed is undone."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}")
+        await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}; BEGIN")
         arguments = ", ".join(literal(values[name]) for name in query.parameters)
-        text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({arguments})")
+        more = "ANALYZE, BUFFERS, " if carried_out else ""
+        text = await connection.fetchval(f"EXPLAIN ({more}FORMAT JSON) EXECUTE asked ({arguments})")
+        await connection.execute("ROLLBACK")
     finally:
         await connection.close()
     [plan] = json.loads(text)
@@ -250,7 +255,7 @@ async def test_waits_that_are_over_are_found_by_their_time_not_among_all_that_wa
 @pytest.mark.parametrize("asked", [True, False])
 async def test_what_locations_add_up_to_is_read_only_for_who_asks(large_database: str, *, asked: bool) -> None:
     values = {**WINDOW, "store_id": BUSY_STORE, "listing_ids": [BUSY], "with_locations": asked}
-    nodes = all_nodes(await carried_out(large_database, DELIVERY["due_now"], values, mode="generic"))
+    nodes = all_nodes(await plan_of(large_database, DELIVERY["due_now"], values, mode="generic", carried_out=True))
     assert sum(rows_of(node) for node in nodes if node.get("Relation Name") == "listing_state") == 2
     read = [node["Actual Loops"] for node in nodes if node.get("Relation Name") == "contribution"]
     assert (max(read) > 0) == asked
@@ -285,22 +290,6 @@ async def plan_of_a_store_with_all_due(url: str, values: dict[str, Any], *, mode
             raise _Undone
     except _Undone:
         pass
-    finally:
-        await connection.close()
-    [plan] = json.loads(text)
-    found: dict[str, Any] = plan["Plan"]
-    return found
-
-
-async def carried_out(url: str, query: Query, values: dict[str, Any], *, mode: str) -> dict[str, Any]:
-    """The plan with what it did; what was changed is undone."""
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; PREPARE asked AS {query.sql}")
-        arguments = ", ".join(literal(values[name]) for name in query.parameters)
-        await connection.execute("BEGIN")
-        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked ({arguments})")
-        await connection.execute("ROLLBACK")
     finally:
         await connection.close()
     [plan] = json.loads(text)
@@ -424,7 +413,7 @@ def holding_a_snapshot(url: str) -> Iterator[None]:
 async def test_a_row_is_found_at_once_however_many_dead_versions_a_snapshot_keeps(
     churned_database: str, query: Query, values: dict[str, Any]
 ) -> None:
-    plan = await carried_out(churned_database, query, values, mode="generic")  # as the processes have them planned
+    plan = await plan_of(churned_database, query, values, mode="generic", carried_out=True)  # as processes have it
     scans = [
         node
         for node in all_nodes(plan)
