@@ -14,8 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from lumbung.api import reference
-from lumbung.db.migrate import newest_version
 from lumbung.db.pool import Pool
+from lumbung.db.schema import newest_version
 from lumbung.keyring import Keyring
 from lumbung.settings import Settings
 from tests.api.raw import UPDATE, check_error
@@ -168,9 +168,9 @@ async def test_an_outage_is_warned_of_once_a_route_and_its_end_is_told_once_it_i
     try:
         async with api_on(world.pool.url, world.keyring) as client:
             with capture_logs() as logs:
-                await connection.execute("ALTER TABLE partner RENAME TO gone")
+                await connection.execute("ALTER TABLE partner RENAME TO gone; ALTER TABLE migration RENAME TO gone_too")
                 refusals = [await refusal(client) for _ in range(3)]
-                await connection.execute("ALTER TABLE gone RENAME TO partner")
+                await connection.execute("ALTER TABLE gone RENAME TO partner; ALTER TABLE gone_too RENAME TO migration")
                 assert (await client.update(BODY)).status == 200
                 monkeypatch.setattr(reference, "AGAIN_SECONDS", 0.0)
                 assert [(await client.update(BODY)).status for _ in range(2)] == [200, 200]

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from lumbung.api.wire import ErrorAnswer, HistoryAnswer, ItemAnswer, RecordAnswer, TransactionAnswer
 from lumbung.channels.catalogue import CATALOGUE
 from lumbung.cli.roles import free_port
-from lumbung.db.migrate import newest_version
 from lumbung.db.pool import Pool
+from lumbung.db.schema import newest_version
 from lumbung.keyring import Keyring
 from tests.api.raw import HISTORY, UPDATE
 from tests.flow.hub import FAST, Answer, Client, Hub, running_api

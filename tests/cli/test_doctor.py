@@ -21,7 +21,7 @@ from lumbung.channels.base import (
 )
 from lumbung.channels.blibli.channel import BlibliSession
 from lumbung.cli.doctor import check_clock, check_schema, check_settings, judge
-from lumbung.db import migrate
+from lumbung.db import schema
 from lumbung.settings import Settings
 
 from .conftest import Operator
@@ -57,7 +57,7 @@ def test_a_healthy_installation(shop: Operator) -> None:
 
     found = findings(shop, 0)
 
-    newest = migrate.newest_version()
+    newest = schema.newest_version()
     assert list(found) == [
         "settings",
         "key file",
@@ -168,7 +168,7 @@ def test_an_empty_database(operator: Operator, empty_database_url: str, monkeypa
     operator.keyring()
     monkeypatch.setenv("LUMBUNG_DATABASE_URL", empty_database_url)
 
-    said = f"version 0, this Lumbung has {migrate.newest_version()}"
+    said = f"version 0, this Lumbung has {schema.newest_version()}"
     advice = "start `lumbung serve`, or run any other command: each brings it up to date"
     assert wrong(operator) == {"schema": (said, advice)}
 

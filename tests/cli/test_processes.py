@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from lumbung.client import PartnerClient
-from lumbung.db.migrate import newest_version
+from lumbung.db.schema import newest_version
 
 T = TypeVar("T")
 

@@ -182,12 +182,17 @@ async def gate(pool: Pool, table: str) -> AsyncIterator[None]:
             await connection.execute("SELECT pg_advisory_unlock($1)", GATE)
 
 
-async def blocked(world: World, count: int = 1) -> None:
-    """Until so many connections wait for a lock of this database."""
-    query = (
+async def waiting(world: World) -> int:
+    """How many connections wait for a lock of this database."""
+    count: int = await world.value(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock' AND state = 'active'"
     )
+    return count
+
+
+async def blocked(world: World, count: int = 1) -> None:
+    """Until so many connections wait for a lock of this database."""
     async with asyncio.timeout(20):
-        while await world.value(query) < count:
+        while await waiting(world) < count:
             continue

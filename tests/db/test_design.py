@@ -15,7 +15,7 @@ import pytest
 from asyncpg.connection import LoggedQuery
 
 from lumbung.cli.compose import maintain
-from lumbung.db import budget, delivery, lease, migrate, partitions, stock, wake
+from lumbung.db import budget, delivery, lease, partitions, schema, stock, wake
 from lumbung.db.partitions import PARTITIONED, partition_name, weeks
 from lumbung.db.query import Queries
 from lumbung.db.wake import Hints, Listener
@@ -121,7 +121,7 @@ async def test_a_parked_listing_that_is_mapped_to_another_sku_is_sent_at_once(wo
 async def test_applications_and_modes_of_stores_are_in_the_first_migration(empty_database_url: str) -> None:
     connection = await asyncpg.connect(empty_database_url)
     try:
-        await connection.execute(migrate.migrations()[0].sql)
+        await connection.execute(schema.migrations()[0].sql)
         tenant = await connection.fetchval("INSERT INTO tenant (name) VALUES ('Toko') RETURNING id")
         add_app = "INSERT INTO channel_app (tenant_id, channel, name, credentials) VALUES ($1, 'shpe', 'key', '')"
         for owner in (tenant, None):  # of one tenant, and of the installation

@@ -18,7 +18,15 @@ import asyncpg
 import psutil
 import pytest
 
-from lumbung.db.embedded import SOCKET_PATH_BYTES_MAX, EmbeddedPostgres, bin_dir, fatal_line
+from lumbung.db import embedded
+from lumbung.db.embedded import (
+    SOCKET_PATH_BYTES_MAX,
+    EmbeddedPostgres,
+    bin_dir,
+    buffers_mb,
+    fatal_line,
+    memory_bytes,
+)
 from lumbung.errors import ConfigurationError
 
 ANOTHER_USER = """
@@ -87,7 +95,7 @@ async def test_a_new_directory_gets_a_durable_server(place: Path) -> None:
             "synchronous_commit": "on",
             "full_page_writes": "on",
             "max_connections": "200",
-            "shared_buffers": "128MB",
+            "shared_buffers": f"{buffers_mb(memory_bytes())}MB".replace("1024MB", "1GB"),
             "timezone": "UTC",
             "autovacuum_naptime": "10s",
             "wal_level": "replica",
@@ -97,6 +105,21 @@ async def test_a_new_directory_gets_a_durable_server(place: Path) -> None:
         }
         assert len(list((place / "postgres" / "log").glob("postgresql-*.log"))) == 1
     assert server_pids(place) == []
+
+
+@pytest.mark.parametrize(("memory", "found"), [(1, 128), (4, 256), (12, 768), (16, 1024), (64, 1024)])
+def test_the_servers_cache_goes_by_the_memory_of_the_machine(memory: int, found: int) -> None:
+    assert buffers_mb(memory * 2**30) == found
+
+
+@pytest.mark.parametrize(("limit", "found"), [("268435456\n", 2**28), ("max\n", None), (None, None)])
+def test_memory_is_that_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, found: int | None
+) -> None:
+    monkeypatch.setattr(embedded, "CONTAINER_MEMORY", tmp_path / "memory.max")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    assert memory_bytes() == (found or psutil.virtual_memory().total)
 
 
 async def test_version_16_starts_too_and_its_directory_is_refused_by_18(place: Path) -> None:

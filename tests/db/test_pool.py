@@ -14,6 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from lumbung.db.pool import Pool
+from lumbung.db.query import Connection
+from lumbung.db.schema import newest_version
 from lumbung.errors import CommitUnknown, ConfigurationError, LockBusy, LumbungError, Unavailable
 from lumbung.settings import Settings
 
@@ -231,12 +233,22 @@ async def test_a_process_that_sends_the_same_statements_all_the_time_has_them_pl
 ) -> None:
     async with Relay(pool.url, refuses=refuses) as relay, Pool(relay.url, Settings(), plan_once=True) as once:
         async with once.transaction() as connection:
-            assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
+            assert await planning(connection) == ("force_generic_plan", "off")
         async with once.connection() as connection:
-            outside = await connection.fetchval("SHOW plan_cache_mode")
-        assert outside == ("auto" if refuses else "force_generic_plan")
+            outside = await planning(connection)
+        assert outside == (("auto", "on") if refuses else ("force_generic_plan", "off"))
     async with pool.transaction() as connection:
-        assert await connection.fetchval("SHOW plan_cache_mode") == "auto"
+        assert await planning(connection) == ("auto", "on")
+
+
+async def planning(connection: Connection) -> tuple[str, str]:
+    return await connection.fetchval("SHOW plan_cache_mode"), await connection.fetchval("SHOW enable_seqscan")
+
+
+async def test_what_is_planned_for_every_call_anyway_is_planned_for_its_values(pool: Pool) -> None:
+    settings = Settings(database_statement_cache_size=0)
+    async with Pool(pool.url, settings, plan_once=True) as uncached, uncached.transaction() as connection:
+        assert await planning(connection) == ("auto", "on")
 
 
 async def test_behind_a_pooler_that_refuses_keepalives_everything_works_without_them(table: Pool) -> None:
@@ -255,11 +267,19 @@ async def test_behind_a_pooler_that_refuses_keepalives_everything_works_without_
         assert "unsupported startup parameter" in logs[0]["answer"]
 
 
-async def test_a_database_whose_schema_is_older_is_unavailable_until_a_process_has_mended_it(table: Pool) -> None:
-    with pytest.raises(Unavailable, match="older than this Lumbung") as caught:
-        async with table.connection() as connection:
-            await connection.fetchval("SELECT newer FROM small")
-    assert "newer" not in caught.value.public
+@pytest.mark.parametrize("asked", ["SELECT newer FROM tenant", "SELECT newer(1)", "SELECT FROM newer"])
+async def test_what_is_not_there_yet_is_unavailable_until_a_process_has_made_it(pool: Pool, asked: str) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM migration WHERE number = $1", newest_version())
+    with pytest.raises(Unavailable, match="schema is older than this Lumbung"):
+        async with pool.transaction() as connection:
+            await connection.fetchval(asked)
+
+
+async def test_what_no_migration_makes_is_told_as_the_fault_that_it_is(pool: Pool) -> None:
+    with pytest.raises(asyncpg.UndefinedColumnError, match="newer"):
+        async with pool.transaction() as connection:
+            await connection.fetchval("SELECT newer FROM tenant")
 
 
 async def test_a_database_without_tables_is_unavailable_until_a_process_has_made_them(empty_database_url: str) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from lumbung.db import migrate, partitions
-from lumbung.db.migrate import Migration
+from lumbung.db import migrate, partitions, schema
 from lumbung.db.partitions import PARTITIONED, WEEK, ensure, partition_name, weeks
 from lumbung.db.pool import Pool
+from lumbung.db.schema import Migration
 from lumbung.errors import ConfigurationError, LockBusy
 from lumbung.model import DueFor, Lane, ListingStatus, StockLimit, StoreMode, UnknownSku, WaitReason
 from lumbung.settings import Settings
@@ -226,21 +226,21 @@ async def test_what_changes_often_is_in_no_index(world: World) -> None:
 async def test_migrating_again_changes_nothing(empty_database_url: str) -> None:
     async with Pool(empty_database_url, Settings()) as pool:
         async with pool.connection() as connection:
-            assert await migrate.schema_version(connection) == 0
+            assert await schema.schema_version(connection) == 0
         applied = await migrate.migrate(pool, timeout_seconds=60)
-        assert applied == migrate.migrations()
+        assert applied == schema.migrations()
         before = await tables(pool)
         assert await migrate.migrate(pool, timeout_seconds=60) == []
         assert await tables(pool) == before
         async with pool.connection() as connection:
-            assert await migrate.schema_version(connection) == migrate.newest_version() == len(applied)
+            assert await schema.schema_version(connection) == schema.newest_version() == len(applied)
 
 
 async def test_eight_that_migrate_at_once_apply_each_migration_once(empty_database_url: str) -> None:
     pools = [Pool(empty_database_url, Settings()) for _ in range(8)]
     results = await asyncio.gather(*(migrate.migrate(pool, timeout_seconds=60) for pool in pools))
     applied = [migration.number for result in results for migration in result]
-    assert sorted(applied) == [migration.number for migration in migrate.migrations()]
+    assert sorted(applied) == [migration.number for migration in schema.migrations()]
     async with pools[0].connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM migration") == len(applied)
     for pool in pools:
@@ -255,7 +255,7 @@ async def test_a_migration_that_has_changed_since_is_refused(world: World) -> No
 
 def play(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     """Have these migrations follow the real ones."""
-    real = migrate.migrations()
+    real = schema.migrations()
     played = [Migration(len(real) + n, f"played {n}", sql) for n, sql in enumerate(more, start=1)]
     monkeypatch.setattr(migrate, "migrations", lambda: real + played)
 
@@ -274,7 +274,7 @@ async def test_a_migration_that_fails_leaves_nothing_and_what_came_before_it_sta
         await migrate.migrate(world.pool, timeout_seconds=60)
     assert await tables(world.pool) == sorted([*before, "good"])
     async with world.pool.connection() as connection:
-        assert await migrate.schema_version(connection) == len(migrate.migrations()) - 2
+        assert await schema.schema_version(connection) == len(schema.migrations()) + 1
 
 
 async def test_a_process_waits_for_another_that_migrates_and_gives_up_in_time(
@@ -283,7 +283,7 @@ async def test_a_process_waits_for_another_that_migrates_and_gives_up_in_time(
     play(monkeypatch, "CREATE TABLE good (n int)")
     async with world.pool.transaction() as connection:
         await connection.execute("LOCK TABLE migration IN SHARE ROW EXCLUSIVE MODE")
-        assert await migrate.schema_version(connection) == len(migrate.migrations()) - 1
+        assert await schema.schema_version(connection) == len(schema.migrations())
         with pytest.raises(LockBusy):
             await migrate.migrate(world.pool, timeout_seconds=0.02)
     assert [one.name for one in await migrate.migrate(world.pool, timeout_seconds=60)] == ["played 1"]

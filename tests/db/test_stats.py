@@ -11,11 +11,13 @@ import pytest
 from lumbung.db import stats
 from lumbung.db.stats import Counts
 from lumbung.model import LATENCY_SECONDS
+from tests.db.delivering import blocked, waiting
 from tests.world import World
 
 COVERS = {"add_stats", "forget_stats"}
 
 BUCKETS = len(LATENCY_SECONDS) + 1
+ONE_SLOT = "CREATE FUNCTION public.pg_backend_pid() RETURNS int LANGUAGE sql AS 'SELECT 3'"
 
 
 def buckets(**counts: int) -> list[int]:
@@ -51,6 +53,13 @@ async def sums(world: World) -> dict[tuple[int, int], tuple[Any, ...]]:
 async def add(world: World, counts: dict[tuple[int, int], Counts]) -> None:
     async with world.pool.transaction() as connection:
         await stats.add(connection, counts)
+
+
+async def share(world: World, *stores: int) -> None:
+    """In the slot that everybody has after ONE_SLOT."""
+    async with world.pool.transaction() as connection:
+        await connection.execute("SET LOCAL search_path = public, pg_catalog")
+        await stats.add(connection, {(1, store): Counts(1, 1, 1, buckets(b0=1)) for store in stores})
 
 
 @pytest.mark.parametrize(
@@ -108,18 +117,30 @@ async def test_writers_of_the_same_minute_add_up_exactly_and_never_deadlock(worl
 
 async def test_two_writers_that_share_a_slot_lose_nothing(world: World) -> None:
     """More writers than slots: each writes and waits for the others' commits."""
-    await world.execute("CREATE FUNCTION public.pg_backend_pid() RETURNS int LANGUAGE sql AS 'SELECT 3'")
-    alone = {(1, 7): Counts(1, 1, 1, buckets(b0=1))}
-
-    async def share() -> None:
-        async with world.pool.transaction() as connection:
-            await connection.execute("SET LOCAL search_path = public, pg_catalog")
-            await stats.add(connection, alone)
-
-    await asyncio.gather(*(share() for _ in range(12)))  # they make the row
-    await asyncio.gather(*(share() for _ in range(12)))  # they find it, and it is another one when they have its lock
+    await world.execute(ONE_SLOT)
+    await asyncio.gather(*(share(world, 7) for _ in range(12)))  # they make the row
+    await asyncio.gather(
+        *(share(world, 7) for _ in range(12))
+    )  # they find it, and another version when they have its lock
     assert await sums(world) == {(1, 7): (24, 24, 24, buckets(b0=24))}
     assert await world.value("SELECT array_agg(DISTINCT slot) FROM stats_minute") == [3]
+
+
+async def test_writers_that_share_a_slot_wait_for_rows_in_one_order_also_while_one_is_missing(world: World) -> None:
+    await world.execute(ONE_SLOT)
+    await share(world, 5)
+    async with world.pool.transaction() as connection:
+        await connection.execute("SELECT FROM stats_minute WHERE store_id = 5 FOR UPDATE")
+        first = asyncio.create_task(share(world, 3, 5))  # 3 is not there yet
+        await blocked(world)
+        maker = asyncio.create_task(share(world, 3))
+        async with asyncio.timeout(20):
+            while not maker.done() and await waiting(world) < 2:
+                continue
+        second = asyncio.create_task(share(world, 3, 5))
+        await blocked(world, 2 if maker.done() else 3)
+    await asyncio.gather(first, maker, second)
+    assert {store: counts[0] for (_, store), counts in (await sums(world)).items()} == {3: 3, 5: 3}
 
 
 async def test_what_is_older_than_the_retention_is_forgotten(world: World) -> None:

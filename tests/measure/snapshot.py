@@ -1,9 +1,11 @@
 """Throughput while a snapshot is held open: `python -m tests.measure.snapshot --seconds 600`.
 
 Two hubs that are alike are loaded in turns, as fast as one API process takes updates and one worker delivers; a turn
-ends when everything is delivered. In one of them somebody reads in a REPEATABLE READ transaction and leaves it open (a
-backup, a report, a forgotten session): from then on no version of a row that it may still see can be cleaned away. What
-it is compared with is the other hub's turn beside it, for the pace of a machine changes within minutes.
+ends when nothing more is recorded. In one of them somebody reads in a REPEATABLE READ transaction and leaves it open
+(a backup, a report, a forgotten session): from then on no version of a row that it may still see can be cleaned away.
+What it is compared with is the other hub's turn beside it, for the pace of a machine changes within minutes.
+`--seconds` are of load: the snapshot is held for more than twice as long. A hub that rests still vacuums and writes
+checkpoints; how much CPU time that took from the other's turns is told.
 
 Few listings (`--listings 300`) get long chains of versions, as do hot ones among many (`--hot 5`). A line for each pair
 of turns, of the hub with the snapshot and of the other:
@@ -20,7 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -39,7 +41,7 @@ from tests.measure.merchant import Merchant, Sender, open_merchant, shares
 
 SENDERS = 4  # of each merchant
 DRAIN_SECONDS = 120.0
-DUE = "SELECT EXISTS (SELECT FROM listing_state WHERE lane > 0)"
+QUIET_SECONDS = 1.0  # without a result: then everything is delivered
 RATIO_MIN, RATIO_AIM = 0.85, 0.95
 LAST_SECONDS = 120.0
 
@@ -101,8 +103,11 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """`resting`: seconds of CPU time that the other hub took meanwhile."""
+
     first: Reading
     last: Reading
+    resting: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +174,23 @@ class Meter:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(STATISTICS)
         tables = {row["name"]: Rows(row["dead"], row["updates"], row["hot"], row["bytes"]) for row in rows}
-        return Reading(at, cpu_seconds(self._roots), accepted, recorded, tables)
+        return Reading(at, self.cpu, accepted, recorded, tables)
 
-    async def turn(self, seconds: float) -> Turn:
+    @property
+    def cpu(self) -> float:
+        return cpu_seconds(self._roots)
+
+    async def turn(self, seconds: float, other: Meter) -> Turn:
         """Load it for so long and until everything is delivered."""
-        first = await self.read()
+        first, resting = await self.read(), other.cpu
         await asyncio.to_thread(self._load.run, seconds)
-        await until(self._nothing_due, DRAIN_SECONDS, "everything to be delivered")
-        return Turn(first, await self.read())
+        await until(self._quiet, DRAIN_SECONDS, "everything to be delivered")
+        return Turn(first, await self.read(), other.cpu - resting)
 
-    async def _nothing_due(self) -> bool:
-        async with self._pool.connection() as connection:
-            return not await connection.fetchval(DUE)
+    async def _quiet(self) -> bool:
+        before = await asyncio.to_thread(recorded_at, self._metrics_url)
+        await asyncio.sleep(QUIET_SECONDS)
+        return await asyncio.to_thread(recorded_at, self._metrics_url) == before
 
 
 def recorded_at(metrics_url: str) -> int:
@@ -247,8 +257,8 @@ async def measure(arguments: argparse.Namespace) -> None:
         console.print(f"{skus * stores} listings in {stores} stores")
         meters = [await _loaded(hub, arguments, skus) for hub in (held, free)]
         show.headings()
-        for meter in meters:
-            await meter.turn(arguments.warm)
+        for meter, other in (meters, meters[::-1]):
+            await meter.turn(arguments.warm, other)
         before = await _pairs(meters, "before", arguments.before, show, arguments)
         async with held_snapshot(held.url):
             pairs = await _pairs(meters, "held", arguments.seconds, show, arguments)
@@ -275,9 +285,9 @@ async def _pairs(
 ) -> list[Pair]:
     """Until the first hub has been loaded for so long. Each comes first as often as the other."""
     pairs: list[Pair] = []
-    while len(pairs) * arguments.turn < seconds:
+    while len(pairs) * arguments.turn < seconds or len(pairs) % 2:
         order = meters if len(pairs) % 2 else meters[::-1]
-        turns = {meter: await meter.turn(arguments.turn) for meter in order}
+        turns = {meter: await meter.turn(arguments.turn, other) for meter, other in (order, order[::-1])}
         pairs.append(Pair(turns[meters[0]], turns[meters[1]]))
         show.pair(phase, pairs[-1])
     return pairs
@@ -313,9 +323,9 @@ def verdict(before: Sequence[Pair], held: Sequence[Pair]) -> str:
 
 
 def _turns_in(seconds: float, pairs: Sequence[Pair]) -> int:
-    """How many of the last turns make up so much time, at most the second half of all."""
+    """How many of the last turns make up so much time, at most the second half of all; of each order as many."""
     a_turn = Pace.of([pair.held for pair in pairs]).seconds / len(pairs)
-    return max(1, min(round(seconds / a_turn), len(pairs) // 2))
+    return max(2, 2 * round(min(seconds / a_turn, len(pairs) / 2) / 2))
 
 
 def _compared(pairs: Sequence[Pair]) -> str:
@@ -323,8 +333,16 @@ def _compared(pairs: Sequence[Pair]) -> str:
     return (
         f"{held.accepted:.0f} accepted/s ({held.accepted / free.accepted:.2f}),"
         f" {held.recorded:.0f} recorded/s ({held.recorded / free.recorded:.2f}),"
-        f" {held.cost:.1f} ms of CPU time for each ({held.cost / free.cost:.2f})"
+        f" {held.cost:.1f} ms of CPU time for each ({held.cost / free.cost:.2f});"
+        f" the other hub, at rest, took {_at_rest(pair.held for pair in pairs):.0f} ms a second of it,"
+        f" and this one {_at_rest(pair.free for pair in pairs):.0f} of the other's"
     )
+
+
+def _at_rest(turns: Iterable[Turn]) -> float:
+    """ms of CPU time a second."""
+    turns = list(turns)
+    return 1000 * sum(turn.resting for turn in turns) / sum(turn.last.at - turn.first.at for turn in turns)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ async def test_the_snapshot_is_held_while_the_load_goes_on_in_turns(capsys: pyte
 
     printed = capsys.readouterr().out
     assert "24 listings in 6 stores" in printed
-    assert re.findall(r"^ *\d+  (\w+) ", printed, re.MULTILINE) == ["before", "held", "held"]
+    assert re.findall(r"^ *\d+  (\w+) ", printed, re.MULTILINE) == ["before", "before", "held", "held"]
     assert "0 updates were refused" in printed
     assert "throughput with a snapshot held open for" in printed
 
@@ -84,9 +84,10 @@ def test_the_worse_of_accepting_and_delivering_is_judged_over_the_end_of_the_tim
 
     told = snapshot.verdict(before, held)
 
-    assert "before: 100 accepted/s (1.00), 200 recorded/s (1.00), 5.0 ms of CPU time for each (1.00)" in told
+    assert "before: 100 accepted/s (1.00), 200 recorded/s (1.00), 5.0 ms of CPU time for each (1.00);" in told
     assert (
-        "at the end: 90 accepted/s (0.90), 181 recorded/s (0.90), 5.5 ms of CPU time for each (1.11); worst turn 0.68"
+        "at the end: 90 accepted/s (0.90), 181 recorded/s (0.90), 5.5 ms of CPU time for each (1.11);"
+        " the other hub, at rest, took 20 ms a second of it, and this one 20 of the other's; worst turn 0.68"
     ) in told
     assert "for 320 s of load: 0.90 of that of a hub without; passed (0.85), aim of 0.95 missed" in told
 
@@ -115,11 +116,11 @@ def _pair(seconds: float, held: tuple[int, int], free: tuple[int, int]) -> snaps
 
 def _turn(seconds: float, accepted: int, recorded: int) -> snapshot.Turn:
     nothing = snapshot.Reading(0.0, 0.0, 0, 0, {})
-    return snapshot.Turn(nothing, snapshot.Reading(seconds, seconds, accepted, recorded, {}))
+    return snapshot.Turn(nothing, snapshot.Reading(seconds, seconds, accepted, recorded, {}), 0.02 * seconds)
 
 
 def test_the_cpu_time_of_processes_counts_that_of_their_children() -> None:
     before = cpu_seconds([os.getpid()])
     subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"], check=True)
-    assert cpu_seconds([os.getpid()]) - before >= 0.3
+    assert cpu_seconds([os.getpid()]) - before >= 0.25  # it is counted in hundredths
     assert cpu_seconds([]) == 0.0

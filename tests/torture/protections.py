@@ -32,7 +32,7 @@ AHEAD_OF_COMMIT_SECONDS = 0.1
 def without_the_epoch_check() -> None:
     """Whoever sends for the store by now, the result of a lost holder counts."""
     _rewrite(delivery._queries, "lock_results", " AND l.epoch = r.epoch", "")
-    _rewrite(delivery._queries, "lock_results", "s.listing_id, l.epoch", "s.listing_id, r.epoch")
+    _rewrite(delivery._queries, "lock_results", "r.listing_id, l.epoch", "r.listing_id, r.epoch")
 
 
 def without_minding_lost_leases() -> None:

@@ -8,7 +8,8 @@ from litestar.di import NamedDependency
 from lumbung.api.context import ApiContext
 from lumbung.api.errors import AnyRequest
 from lumbung.api.reference import note_refusal
-from lumbung.db.migrate import is_writable, newest_version, schema_version
+from lumbung.db.migrate import is_writable
+from lumbung.db.schema import newest_version, schema_version
 from lumbung.errors import LumbungError
 
 

@@ -25,7 +25,7 @@ from lumbung.cli import key_file
 from lumbung.cli.doctor import check_clock
 from lumbung.clock import Clock, SystemClock
 from lumbung.db import doctor as asked
-from lumbung.db import history, lease, migrate, partitions, stats, stock, tenants
+from lumbung.db import history, lease, migrate, partitions, schema, stats, stock, tenants
 from lumbung.db.embedded import EmbeddedPostgres
 from lumbung.db.pool import Pool
 from lumbung.db.wake import Listener, Waker
@@ -86,12 +86,12 @@ async def bring_up(pool: Pool, settings: Settings) -> None:
     for applied in await migrate.migrate(pool, timeout_seconds=settings.migrate_timeout_seconds):
         log.info("migration applied", number=applied.number, name=applied.name)
     async with pool.connection() as connection:
-        version = await migrate.schema_version(connection)
-    if version > migrate.newest_version():
+        version = await schema.schema_version(connection)
+    if version > schema.newest_version():
         log.warning(
             "the schema is newer than this Lumbung: install the version that made it, or a newer one",
             schema_version=version,
-            known_version=migrate.newest_version(),
+            known_version=schema.newest_version(),
         )
     await partitions.ensure(pool, ahead_days=settings.partitions_ahead_days)
 

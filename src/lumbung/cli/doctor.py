@@ -31,7 +31,7 @@ from lumbung.channels.http import HttpClient
 from lumbung.cli import EXIT_WRONG, credentials, output, session
 from lumbung.clock import SystemClock
 from lumbung.db import doctor as db
-from lumbung.db import migrate, stores, tenants
+from lumbung.db import schema, stores, tenants
 from lumbung.db.pool import Pool
 from lumbung.db.stores import StoreRow
 from lumbung.dispatch.opening import application_values, times_of
@@ -103,15 +103,15 @@ async def examine(settings: Settings, pool: Pool) -> AsyncIterator[Finding]:  # 
             before = datetime.now(UTC)
             server = await db.server(connection)
             after = datetime.now(UTC)
-            version = await migrate.schema_version(connection)
+            version = await schema.schema_version(connection)
     except LumbungError as error:
         yield _database_away(error)
         return
     yield Finding("database", f"PostgreSQL {server.version}")
     yield check_clock(before, server.now, after)
-    schema = check_schema(version, migrate.newest_version())
-    yield schema
-    if not schema.ok:
+    checked = check_schema(version, schema.newest_version())
+    yield checked
+    if not checked.ok:
         return
     async with pool.connection() as connection:
         missing = await db.missing_partitions(connection, now=server.now, ahead_days=PARTITIONS_DAYS_MIN)

@@ -150,14 +150,23 @@ ORDER BY named.place
 
 -- name: lock_results
 -- Step 1 of recording: the listings' rows, sorted, of the results whose lease still has the epoch under which they were
--- made. The lease cannot change hands before this transaction ends. Results that do not come back are dropped.
-SELECT s.tenant_id, s.listing_id, l.epoch, s.version_settled
-FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :epochs::bigint[])
-     AS r (tenant_id, listing_id, store_id, epoch)
-JOIN store_lease l ON l.store_id = r.store_id AND l.epoch = r.epoch
-JOIN listing_state s ON s.tenant_id = r.tenant_id AND s.listing_id = r.listing_id
-ORDER BY s.tenant_id, s.listing_id
-FOR NO KEY UPDATE OF s FOR SHARE OF l
+-- made. The lease cannot change hands before this transaction ends. Results that do not come back are dropped. Each row is
+-- locked as it is found, the newest version first (see due_now).
+SELECT r.tenant_id, r.listing_id, r.epoch, s.version_settled
+FROM (
+    SELECT r.tenant_id, r.listing_id, l.epoch
+    FROM unnest(:tenant_ids::bigint[], :listing_ids::bigint[], :store_ids::bigint[], :epochs::bigint[])
+         AS r (tenant_id, listing_id, store_id, epoch)
+    JOIN store_lease l ON l.store_id = r.store_id AND l.epoch = r.epoch
+    ORDER BY r.tenant_id, r.listing_id
+    FOR SHARE OF l
+) r
+CROSS JOIN LATERAL (
+    SELECT s.version_settled FROM listing_state s
+    WHERE s.tenant_id = r.tenant_id AND s.listing_id >= r.listing_id AND s.listing_id <= r.listing_id
+    ORDER BY s.listing_id DESC LIMIT 1
+    FOR NO KEY UPDATE
+) s
 
 -- name: take_call_ids
 SELECT nextval('call_seq') AS id FROM generate_series(1, :count::int)

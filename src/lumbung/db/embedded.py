@@ -55,6 +55,7 @@ PORT = 5432  # names the socket; nothing listens on TCP
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 POLL_SECONDS = 0.05
 LOG_END_LINES = 10
+CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")  # "max" without a limit
 NO_ENV: Mapping[str, str] = {}
 UNINTERRUPTED_SECONDS_MAX = 2  # that a start makes a Ctrl-C wait
 
@@ -65,7 +66,7 @@ port = {port}
 unix_socket_directories = '.'
 unix_socket_permissions = 0700
 max_connections = 200
-shared_buffers = 128MB
+shared_buffers = {buffers_mb}MB
 jit = off
 
 fsync = {durable}
@@ -91,6 +92,21 @@ log_rotation_age = 1d
 log_rotation_size = 0
 log_line_prefix = '%m [%p] %q%a '
 """
+
+
+def buffers_mb(memory: int) -> int:
+    """PostgreSQL's own cache for a machine that it shares: a sixteenth of its memory (bytes), 128 MB to 1 GB."""
+    return max(128, min(1024, memory // 16 // 2**20))
+
+
+def memory_bytes() -> int:
+    """Of this machine, or of the container that we are in."""
+    machine = int(psutil.virtual_memory().total)
+    try:
+        limit = CONTAINER_MEMORY.read_text().strip()
+    except OSError:
+        return machine
+    return min(machine, int(limit)) if limit.isdecimal() else machine
 
 
 def bin_dir(version: int = 18) -> Path:
@@ -326,7 +342,8 @@ class EmbeddedPostgres:
             raise ConfigurationError(f"No cluster can be made in {folder.parent}: {_one_line(made.stderr)}")
 
     def _write_settings(self, folder: Path) -> None:
-        text = SETTINGS.format(port=PORT, durable="on" if self._durable else "off")
+        durable = "on" if self._durable else "off"
+        text = SETTINGS.format(port=PORT, durable=durable, buffers_mb=buffers_mb(memory_bytes()))
         new = folder / "lumbung.conf.new"
         new.write_text(text)
         new.chmod(0o644)  # the folder is closed; the server may be another user than we are

@@ -6,43 +6,17 @@ ends with the transaction that holds it, also when the process is killed (docs/d
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-
 import asyncpg
 
 from lumbung.db.pool import Pool
 from lumbung.db.query import Connection, Queries
+from lumbung.db.schema import Migration, migrations
 from lumbung.errors import ConfigurationError
 
 _queries = Queries(__file__)
 
 OLDEST_SERVER = 150000
 LOCK_SLACK_SECONDS = 5.0  # the server ends the wait for the lock; we only when it has not by then
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.sql.encode()).digest()
-
-
-def migrations() -> list[Migration]:
-    """Every migration of this version, in order."""
-    files = resources.files("lumbung.db").joinpath("migrations").iterdir()
-    found = [
-        Migration(int(file.name[:4]), file.name[5:-4], file.read_text(encoding="utf-8"))
-        for file in files
-        if file.name.endswith(".sql")
-    ]
-    return sorted(found, key=lambda migration: migration.number)
 
 
 async def migrate(pool: Pool, *, timeout_seconds: float) -> list[Migration]:
@@ -58,22 +32,9 @@ async def migrate(pool: Pool, *, timeout_seconds: float) -> list[Migration]:
     return applied
 
 
-async def schema_version(connection: Connection) -> int:
-    """The newest migration that the database has; 0 for none."""
-    if not await _queries["has_migration_table"].value(connection):
-        return 0
-    return int(await _queries["newest_migration"].value(connection))
-
-
 async def is_writable(connection: Connection) -> bool:
     """False for a standby, and for a database that was made read only."""
     return bool(await _queries["is_writable"].value(connection))
-
-
-@cache
-def newest_version() -> int:
-    """The newest migration that this process knows, also when its files are replaced while it runs."""
-    return migrations()[-1].number
 
 
 async def _check_server(connection: Connection) -> None:

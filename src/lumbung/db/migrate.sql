@@ -1,9 +1,6 @@
 -- name: server_version_number$
 SELECT current_setting('server_version_num')::int
 
--- name: has_migration_table$
-SELECT to_regclass('migration') IS NOT NULL
-
 -- name: create_migration_table!
 CREATE TABLE IF NOT EXISTS migration (
     number     integer     PRIMARY KEY,
@@ -15,9 +12,6 @@ CREATE TABLE IF NOT EXISTS migration (
 -- name: lock_migration_table!
 -- Readers (readyz, doctor) are not kept out.
 LOCK TABLE migration IN SHARE ROW EXCLUSIVE MODE
-
--- name: newest_migration$
-SELECT coalesce(max(number), 0) FROM migration
 
 -- name: is_writable$
 SELECT NOT current_setting('transaction_read_only')::bool

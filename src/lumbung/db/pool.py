@@ -3,7 +3,7 @@
 lock not had in time, deadlock                -> LockBusy        rolled back, may be tried again
 connection lost while COMMIT was under way    -> CommitUnknown   must be looked up, never run again blindly
 anything else that the network or a stopping
-server does; there is no schema yet           -> Unavailable     nothing took effect
+server does; the schema is an older one       -> Unavailable     nothing took effect
 
 A process that is gone or stuck must not keep its locks. Its transactions end after a silence; that is set in each of
 them, with SET LOCAL, because a connection behind a pgbouncer belongs to nobody for longer. The server asks after silent
@@ -12,7 +12,8 @@ nor has in `ignore_startup_parameters` (it has keepalives of its own), and then 
 
 A process that sends the same statements all the time has each planned once for a connection. Left to itself PostgreSQL
 plans most of them for every call, because a plan for these very values looks cheaper; the values are arrays of which it
-learns nothing but their lengths, and planning takes as long as the rest (decision 9).
+learns nothing but their lengths, and planning takes as long as the rest (decision 9). Such a plan may have been made
+while a table was empty, and is kept until that is analyzed: reading tables whole is made unattractive.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from lumbung.db.query import Connection
+from lumbung.db.schema import newest_version, schema_version
 from lumbung.errors import CommitUnknown, ConfigurationError, LockBusy, LumbungError, Unavailable
 from lumbung.settings import Settings
 
@@ -35,7 +37,7 @@ log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
 KEEPALIVE_PROBES = 3
-PLAN_ONCE = {"plan_cache_mode": "force_generic_plan"}
+PLAN_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 _AWAY = (
@@ -53,7 +55,7 @@ _AWAY = (
     TimeoutError,
     OSError,
 )
-
+_NOT_THERE = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidAuthorizationSpecificationError, "The database does not let this hub in"),
@@ -83,19 +85,18 @@ def _translated() -> Iterator[None]:
         raise
     except _BUSY as error:
         raise LockBusy("Another change holds a lock on the same rows; try again", retry_after_seconds=1) from error
-    except asyncpg.UndefinedTableError as error:
-        raise Unavailable(
-            "The database has no schema yet: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS
-        ) from error
-    except (asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
-        raise Unavailable(
-            f"The database's schema is older than this Lumbung: a process that starts mends it ({_first_line(error)})",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-            public="The database's schema is older than this Lumbung",
-        ) from error
     except _AWAY as error:
         raise_if_cancelled(error)
         raise _unavailable(error) from error
+
+
+async def _raise_if_older(connection: Connection, error: asyncpg.PostgresError) -> None:
+    """What is not there comes with a migration that a process is about to make; in a schema of today it is a fault."""
+    version = await schema_version(connection)
+    if version >= newest_version():
+        return
+    reason = "The database's schema is older than this Lumbung" if version else "The database has no schema yet"
+    raise Unavailable(f"{reason}: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS) from error
 
 
 def raise_if_cancelled(error: BaseException) -> None:
@@ -120,8 +121,9 @@ class Pool:
         self._settings = settings
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
-        self._parameters = _keepalives(settings.database_keepalive_seconds) | (PLAN_ONCE if plan_once else {})
-        self._in_transactions = PLAN_ONCE if plan_once else {}
+        # Without a cache of statements they are planned for every call anyway: then for its values.
+        self._in_transactions = PLAN_ONCE if plan_once and settings.database_statement_cache_size else {}
+        self._parameters = _keepalives(settings.database_keepalive_seconds) | self._in_transactions
 
     async def _ready(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -165,6 +167,9 @@ class Pool:
             connection = await self._acquire(pool)
             try:
                 yield connection
+            except _NOT_THERE as error:
+                await _raise_if_older(connection, error)
+                raise
             finally:
                 with suppress(*_AWAY):  # the work is done; the pool has dropped a connection that cannot be reset
                     await pool.release(connection)

@@ -60,9 +60,15 @@ RETURNING tenant_id, partner_id, key, body_hash, transaction_code
 DELETE FROM idempotency_key WHERE created_at < now() - :seconds * interval '1 second'
 
 -- name: read_levels
+-- The newest version of each row first: see due_now.
 SELECT l.tenant_id, l.variant_id, l.warehouse_id, l.available, l.buffer, l.reserved, l.sync, l.newest_as_of
-FROM stock_level l
-WHERE (l.tenant_id, l.variant_id) IN (SELECT * FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]))
+FROM unnest(:tenant_ids::bigint[], :variant_ids::bigint[]) AS r (tenant_id, variant_id)
+JOIN warehouse w ON w.tenant_id = r.tenant_id  -- retired ones too
+CROSS JOIN LATERAL (
+    SELECT l.* FROM stock_level l
+    WHERE l.tenant_id = r.tenant_id AND l.variant_id = r.variant_id AND l.warehouse_id >= w.id AND l.warehouse_id <= w.id
+    ORDER BY l.warehouse_id DESC LIMIT 1
+) l
 
 -- name: read_figures
 SELECT f.tenant_id, f.variant_id, f.warehouse_id, f.channel, f.figure, f.named
