@@ -115,9 +115,12 @@ class Settings:
         "due listings of a store and lane that a worker remembers as hinted; more are found by a scan of the lanes",
     )
     scan_rest: float = _setting(
-        20.0, "scans of the lanes of a worker's stores, and its looks for work, rest so many times as long as they took"
+        50.0,
+        "scans of the lanes of a worker's stores, its looks for work and its counts for the metrics rest so many times"
+        " as long as they took",
     )
-    scan_rest_seconds_max: float = _setting(5.0, "they rest no longer than this, whatever they took")
+    scan_rest_seconds_max: float = _setting(20.0, "scans rest no longer than this, whatever they took")
+    look_rest_seconds_max: float = _setting(5.0, "looks for work rest no longer than this, whatever they took")
     calls_in_flight_max: int = _setting(256, "HTTP calls of a worker to one channel at once")
     record_interval_ms: float = _setting(5.0, "results are written at least this often")
     record_backlog_rows_max: int = _setting(

@@ -129,9 +129,11 @@ async def waits(world: World) -> list[tuple[int, str]]:
     return [(row["listing_id"], row["reason"]) for row in rows]
 
 
-async def work(world: World) -> list[Work]:
+async def work(world: World, *working: int) -> list[Work]:
     async with world.pool.connection() as connection:
-        found = await delivery.stores_with_work(connection, wait_seconds_max=DAY, renew_ahead_seconds=DAY)
+        found = await delivery.stores_with_work(
+            connection, working=working, wait_seconds_max=DAY, renew_ahead_seconds=DAY
+        )
     return sorted(found, key=lambda one: one.store_id)
 
 
@@ -182,6 +184,26 @@ async def test_stores_with_something_due_or_a_wait_that_is_over_have_work(world:
         Work(ids["jumped"], False, True, None, 0),
         Work(ids["both"], True, True, None, 0),
     ]
+
+
+async def test_stores_that_the_caller_works_for_are_not_looked_for_and_all_others_are_found(world: World) -> None:
+    names = [f"{tenant}{n}" for tenant in "ab" for n in range(4)]
+    ids: dict[str, int] = {}
+    for tenant in "ab":
+        await world.tenant(tenant)
+        mine = [name for name in names if name.startswith(tenant)]
+        ids |= {name: await world.store(name) for name in mine}
+        await world.variants(*mine)
+        await world.listings([(name, name, name) for name in mine])
+        await world.accept(*(stock_update(name, blib=1) for name in mine if name not in {"a1", "b2"}))
+    found = set(names) - {"a1", "b2"}
+    for working in ([], ["a0"], ["b3"], ["a3", "b0"], ["a1"], ["a0", "a2", "b1"], names):
+        told = await work(world, *(ids[name] for name in working))
+        assert [one.store_id for one in told] == sorted(ids[name] for name in found.union(working))
+        assert all(one.due for one in told)
+    assert [one.store_id for one in await work(world, 999_999)] == sorted(ids[name] for name in found)
+    await world.execute("UPDATE store SET mode = 'observe' WHERE id = $1", ids["a0"])
+    assert ids["a0"] not in {one.store_id for one in await work(world, ids["a0"])}
 
 
 async def test_a_store_whose_tokens_would_die_unused_has_work(world: World) -> None:

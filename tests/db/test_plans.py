@@ -140,7 +140,10 @@ BUSY, BUSY_STORE = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES
 BUSY_ONES, CHANGES, PAGES_MAX = 400, 100, 8
 
 ASKED: list[tuple[Query, dict[str, Any]]] = [
-    (DELIVERY["stores_with_work"], {"wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0}),
+    (
+        DELIVERY["stores_with_work"],
+        {"working": [3, 5], "wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0},
+    ),
     (DELIVERY["due_window"], {**WINDOW, **LANES, "busy": [1, 2, 3], "limit": 200}),
     (DELIVERY["due_now"], {**WINDOW, "listing_ids": list(range(2, 4802, 200))}),
     (DELIVERY["release_waits"], {"store_ids": [1, 2, 3], "wait_seconds_max": 86400.0, "limit": 1000}),
@@ -319,6 +322,15 @@ async def test_waits_that_are_over_are_found_by_their_time_not_among_all_that_wa
     by_time = [node["Index Cond"] for node in nodes if node.get("Index Name") == "listing_wait_due"]
     assert len(by_time) == 2
     assert all("due_at" in condition for condition in by_time)
+
+
+async def test_what_the_caller_works_for_is_stepped_over_however_much_of_it_is_due(large_database: str) -> None:
+    values = {"working": list(range(1, STORES)), "wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0}
+    plan = await plan_of(large_database, DELIVERY["stores_with_work"], values, mode="generic", carried_out=True)
+    lanes = [node for node in all_nodes(plan) if node.get("Index Name") == "listing_state_lane"]
+    assert lanes != []
+    assert sum(rows_of(node) for node in lanes) == 1  # of the last store, the only one that is looked for
+    assert all("<" in node["Index Cond"] and ">" in node["Index Cond"] for node in lanes)
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,8 +26,10 @@ class Looked:
     def __init__(self, clock: ManualClock, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
+        self.working: list[list[int]] = []
 
-    async def look(self) -> list[Work]:
+    async def look(self, working: Iterable[int]) -> list[Work]:
+        self.working.append(list(working))
         self._clock.advance(self._seconds)
         return []
 
@@ -40,6 +42,7 @@ class Told:
 
     def __init__(self) -> None:
         self.told: list[Mapping[int, int] | None] = []
+        self.idle_since: float | None = None
 
     def wake(self) -> None:
         self.told.append(None)
@@ -66,11 +69,19 @@ def worker_of(look_seconds: float = 0.0) -> tuple[Worker, Told]:
     return worker, sender
 
 
-@pytest.mark.parametrize(("took", "rests"), [(0.0, 0.02), (0.0005, 0.02), (0.125, 2.5), (1.0, 5.0)])
+@pytest.mark.parametrize(("took", "rests"), [(0.0, 0.02), (0.0003, 0.02), (0.03125, 1.5625), (1.0, 5.0)])
 async def test_a_look_for_work_is_followed_by_a_rest_of_many_times_what_it_took(took: float, rests: float) -> None:
     worker, _ = worker_of(took)
     await worker._looked()
     assert worker._rest_seconds == pytest.approx(rests)
+
+
+async def test_stores_that_have_something_to_do_are_not_looked_for_until_they_are_idle() -> None:
+    worker, sender = worker_of()
+    await worker._looked()
+    sender.idle_since = 100.0
+    await worker._looked()
+    assert cast(Looked, worker._storage).working == [[HELD], []]
 
 
 def test_the_sender_of_a_store_hears_which_listings_are_due_or_that_it_is_to_look() -> None:

@@ -269,11 +269,11 @@ async def test_a_worker_registers_claims_renews_gives_back_and_stops(world: Worl
     store = world.stores["Toko Padi"].id
     storage = storage_of(world.pool)
     worker = await storage.register("one", LIFETIME)
-    assert await storage.look() == [Work(store, True, False, None, 0)]
+    assert await storage.look([]) == [Work(store, True, False, None, 0)]
     [row] = await storage.claim(worker, [store], 10)
     assert (row.store_id, row.epoch, row.lifetime_seconds) == (store, 1, LIFETIME)
     assert await storage.renew(worker) == Renewal({store: 1}, 1)
-    assert await storage.look() == [Work(store, True, False, worker, 1)]
+    assert await storage.look([]) == [Work(store, True, False, worker, 1)]
     await storage.give_back(worker, [store])
     assert await storage.renew(worker) == Renewal({}, 1)
     await storage.stop(worker)
@@ -333,10 +333,10 @@ async def test_a_wait_longer_than_any_can_be_is_over(
         await world.execute(
             "UPDATE listing_wait SET due_at = now() + $2 * interval '1 second' WHERE listing_id = $1", listing, seconds
         )
-    assert [found.ready for found in await storage.look()] == [True]
+    assert [found.ready for found in await storage.look([])] == [True]
     assert await storage.release_waits([held.store_id]) == {held.store_id: {ids["b"]: Lane.RETRY_RISING}}
     assert await states(world) == {"a": "waiting", "b": "due"}
-    assert [(found.due, found.ready) for found in await storage.look()] == [(True, False)]
+    assert [(found.due, found.ready) for found in await storage.look([])] == [(True, False)]
 
 
 async def test_no_more_waits_are_released_at_once_than_a_chunk_has_rows(world: World) -> None:
@@ -381,7 +381,7 @@ async def test_every_question_to_a_database_that_is_away_raises_the_same(weather
         storage.register("one", LIFETIME),
         storage.renew(1),
         storage.stop(1),
-        storage.look(),
+        storage.look([]),
         storage.claim(1, [held.store_id], 1),
         storage.give_back(1, [held.store_id]),
         storage.note_quiesce(lease, 1.0),

@@ -89,6 +89,7 @@ class Sender:
 
     def send_steadily(self, per_second: float, seconds: float) -> list[Sent]:
         """At even times, whatever the answers take: one that is late because the last one was slow counts as late."""
+        self._client.close()  # the hub closes a connection that has rested, and that is no refusal
         began, sent = time.time(), []
         for turn in range(int(per_second * seconds)):
             at = began + turn / per_second
@@ -99,6 +100,7 @@ class Sender:
 
     def send_ceaselessly(self, stop: threading.Event) -> None:
         """The next as soon as the last is answered."""
+        self._client.close()
         while not stop.is_set():
             if self.send() is None:
                 stop.wait(0.1)

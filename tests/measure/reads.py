@@ -67,7 +67,8 @@ async def by_key(connection: asyncpg.Connection, listing_id: int) -> Cost:
 
 
 async def look(connection: asyncpg.Connection) -> Cost:
-    return await cost_of(connection, QUERIES["stores_with_work"], wait_seconds_max=3600.0, renew_ahead_seconds=3600.0)
+    ahead = {"wait_seconds_max": 3600.0, "renew_ahead_seconds": 3600.0}
+    return await cost_of(connection, QUERIES["stores_with_work"], working=[], **ahead)
 
 
 async def _of_store(connection: asyncpg.Connection) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Two hubs that are alike are loaded in turns, as fast as one API process takes up
 ends when nothing more is recorded. In one of them somebody reads in a REPEATABLE READ transaction and leaves it open
 (a backup, a report, a forgotten session): from then on no version of a row that it may still see can be cleaned away.
 What it is compared with is the other hub's turn beside it, for the pace of a machine changes within minutes.
-`--seconds` are of load: the snapshot is held for more than twice as long. A hub that rests still vacuums and writes
-checkpoints; how much CPU time that took from the other's turns is told.
+`--seconds` are of load: the snapshot is held for more than twice as long. A hub that rests still vacuums and looks for
+work; what that takes of the machine's CPU time is told, and its share left out of the other's turn.
 
 Few listings (`--listings 300`) get long chains of versions, as do hot ones among many (`--hot 5`). A line for each pair
 of turns, of the hub with the snapshot and of the other:
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import asyncpg
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +43,7 @@ from tests.measure.merchant import Merchant, Sender, open_merchant, shares
 SENDERS = 4  # of each merchant
 DRAIN_SECONDS = 120.0
 QUIET_SECONDS = 1.0  # without a result: then everything is delivered
+CORES = psutil.cpu_count() or 1
 RATIO_MIN, RATIO_AIM = 0.85, 0.95
 LAST_SECONDS = 120.0
 
@@ -81,7 +83,8 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What was done a second, and for how long. `cost`: ms of CPU time for each result."""
+    """What was done a second of what the other hub, at rest, left of the machine, and for how long. `cost`: ms of CPU
+    time for each result."""
 
     seconds: float
     accepted: float
@@ -90,7 +93,7 @@ class Pace:
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> Pace:
-        seconds = sum(turn.last.at - turn.first.at for turn in turns)
+        seconds = sum(turn.seconds for turn in turns)
         accepted = sum(turn.last.accepted - turn.first.accepted for turn in turns)
         recorded = sum(turn.last.recorded - turn.first.recorded for turn in turns)
         cpu = sum(turn.last.cpu - turn.first.cpu for turn in turns)
@@ -108,6 +111,11 @@ class Turn:
     first: Reading
     last: Reading
     resting: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole machine."""
+        return self.last.at - self.first.at - self.resting / CORES
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -87,9 +88,15 @@ def test_the_worse_of_accepting_and_delivering_is_judged_over_the_end_of_the_tim
     assert "before: 100 accepted/s (1.00), 200 recorded/s (1.00), 5.0 ms of CPU time for each (1.00);" in told
     assert (
         "at the end: 90 accepted/s (0.90), 181 recorded/s (0.90), 5.5 ms of CPU time for each (1.11);"
-        " the other hub, at rest, took 20 ms a second of it, and this one 20 of the other's; worst turn 0.68"
+        " the other hub, at rest, took 0 ms a second of it, and this one 0 of the other's; worst turn 0.68"
     ) in told
     assert "for 320 s of load: 0.90 of that of a hub without; passed (0.85), aim of 0.95 missed" in told
+
+
+def test_what_the_other_hub_takes_while_it_rests_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "CORES", 2)
+    turn = replace(_turn(100, 9_000, 18_000), resting=20.0)
+    assert snapshot.Pace.of([turn]).accepted == 100.0
 
 
 def _merchant() -> Merchant:
@@ -116,7 +123,7 @@ def _pair(seconds: float, held: tuple[int, int], free: tuple[int, int]) -> snaps
 
 def _turn(seconds: float, accepted: int, recorded: int) -> snapshot.Turn:
     nothing = snapshot.Reading(0.0, 0.0, 0, 0, {})
-    return snapshot.Turn(nothing, snapshot.Reading(seconds, seconds, accepted, recorded, {}), 0.02 * seconds)
+    return snapshot.Turn(nothing, snapshot.Reading(seconds, seconds, accepted, recorded, {}), 0.0)
 
 
 def test_the_cpu_time_of_processes_counts_that_of_their_children() -> None:

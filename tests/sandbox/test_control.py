@@ -276,6 +276,7 @@ async def test_the_status_counts(sandbox: Sandbox, control: Controller, seller: 
         "max_in_flight_per_listing": 2,
         "late_writes_pending": 0,
         "over_store_limit": {"bklp": 0, "blib": 0, "shpe": 0},
+        "over_application_limit": {"bklp": 0, "blib": 0, "shpe": 0},
     }
     _, status = await control("GET", "/status")
     assert (status["calls"], status["writes"], status["in_flight"]) == (5, 4, 0)
@@ -518,6 +519,15 @@ async def test_a_stores_own_limit_is_said_and_taken_away(control: Controller, se
     assert [(await seller.set(quantity))[0] for quantity in (1, 2)] == [200, 429]
     assert await control("PUT", path, {"calls_per_s": 0}) == (200, {**store, "calls_per_s": 0.0, "burst": 0.0})
     assert [(await seller.set(quantity))[0] for quantity in (3, 4)] == [200, 200]
+
+
+async def test_an_applications_limit_is_said_and_taken_away(control: Controller) -> None:
+    path, application = "/applications/shpe/2000001/limit", {"channel": "shpe", "application": "2000001"}
+    limit = {"calls_per_s": 40, "burst": 3}
+    assert await control("PUT", path, limit) == (200, {**application, "calls_per_s": 40.0, "burst": 3.0})
+    assert await control("PUT", path, {"calls_per_s": 0}) == (200, {**application, "calls_per_s": 0.0, "burst": 0.0})
+    answered, body = await control("PUT", "/applications/nowhere/2000001/limit", limit)
+    assert (answered, body["message"]) == (404, "there is no channel 'nowhere'; channels are bklp, blib, shpe")
 
 
 @pytest.mark.parametrize(

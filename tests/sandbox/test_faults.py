@@ -11,8 +11,8 @@ import pytest
 from lumbung.sandbox.bucket import Bucket
 from lumbung.sandbox.errors import RefusedError
 from lumbung.sandbox.faults import ArmedFaults, FaultSet
+from lumbung.sandbox.limits import Limit, Limits
 from lumbung.sandbox.server import Sandbox
-from lumbung.sandbox.store_limits import Limit, StoreLimits
 
 from .conftest import Controller
 from .seller import HEADERS, QUERY, STORE, Seller
@@ -522,8 +522,25 @@ async def test_a_reset_forgets_the_limits_of_stores_and_what_was_over_them(
     assert [(await seller.set(5))[0] for _ in range(2)] == [200, 200]
 
 
+async def test_stores_of_one_application_share_its_limit(sandbox: Sandbox, app: App, control: Controller) -> None:
+    """What is over its store's own limit does not count for it."""
+    sandbox.application_limits.set("shpe", str(SHOPEE_STORE["partner_id"]), Limit(0.001, 2.0), time.monotonic())
+    store_limit(sandbox, str(SHOP), 0.001, "shpe")
+    for quantity in (1, 2, 3):
+        await app.set((55, quantity))
+    sandbox.limits.clear()
+    for quantity in (4, 5):
+        await app.set((55, quantity))
+    faults = ["", "store_limit", "store_limit", "", "application_limit"]
+    assert [fault for _, fault in calls(sandbox)] == faults
+    assert applied(sandbox) == [1, 4]
+    assert (await control("GET", "/status"))[1]["over_application_limit"] == {"bklp": 0, "blib": 0, "shpe": 1}
+    await control("POST", "/reset?keep=stores")
+    assert (await control("GET", "/status"))[1]["over_application_limit"] == {"bklp": 0, "blib": 0, "shpe": 0}
+
+
 def test_a_stores_own_limit_holds_its_burst_and_fills_at_its_rate() -> None:
-    limits = StoreLimits(("blib",))
+    limits = Limits(("blib",))
     limits.set("blib", "a", Limit(2.0, 3.0), now=100.0)
     admitted = [limits.admits("blib", "a", at) for at in (100.0, 100.0, 100.0, 100.0, 100.5, 100.5, 200.0)]
     assert admitted == [True, True, True, False, True, False, True]

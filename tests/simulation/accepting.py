@@ -78,13 +78,22 @@ def _write(tables: Tables, stock: VariantStock) -> None:
     for listing_id, version in changes.cleared.items():
         _clear(tables, (tenant_id, listing_id), version)
     for (listing_id, warehouse), held in changes.contributions.items():
-        tables.contributions.setdefault((tenant_id, listing_id), {})[warehouse] = _contribution(held)
+        of_listing = tables.contributions.setdefault((tenant_id, listing_id), {})
+        _leave(tables, (tenant_id, listing_id), of_listing.get(warehouse), held.location)
+        of_listing[warehouse] = _contribution(held)
     for listing_id, warehouse in changes.dropped:
-        tables.contributions.get((tenant_id, listing_id), {}).pop(warehouse, None)
+        dropped = tables.contributions.get((tenant_id, listing_id), {}).pop(warehouse, None)
+        _leave(tables, (tenant_id, listing_id), dropped, None)
     tables.levels[tenant_id, stock.id] = stock.levels
     tables.figures[tenant_id, stock.id] = stock.figures
     for ended in changes.ended:
         _end(tables, ended)
+
+
+def _leave(tables: Tables, key: Key, before: Contribution | None, location: str | None) -> None:
+    """A listing that is no longer shown at a location is remembered there."""
+    if before is not None and before.location is not None and before.location != location:
+        tables.former.setdefault(key, set()).add(before.location)
 
 
 def _write_item(tables: Tables, tenant_id: int, item: NewItem) -> None:

@@ -14,9 +14,9 @@ def is_over(wait: Wait, now: float, wait_seconds_max: float) -> bool:
     return wait.due_at <= now or wait.due_at > now + wait_seconds_max
 
 
-def look(tables: Tables, wait_seconds_max: float) -> list[Work]:
+def look(tables: Tables, working: Iterable[int], wait_seconds_max: float) -> list[Work]:
     now = tables.now()
-    due = {state.store_id for state in tables.states.values() if state.lane > 0}
+    due = {state.store_id for state in tables.states.values() if state.lane > 0}.union(working)
     ready = {wait.store_id for wait in tables.waits.values() if is_over(wait, now, wait_seconds_max)}
     return [
         Work(lease.store_id, lease.store_id in due, lease.store_id in ready, lease.worker_id, lease.epoch)
@@ -144,8 +144,11 @@ def due_of(tables: Tables, state: State, *, with_locations: bool) -> Due:
 
 
 def _locations(tables: Tables, key: Key) -> dict[str, int]:
-    sums: dict[str, int] = {}
-    for held in tables.contributions.get(key, {}).values():
-        if held.location is not None:
-            sums[held.location] = sums.get(held.location, 0) + held.quantity
+    """Nothing for a listing whose warehouses all have no location."""
+    held = list(tables.contributions.get(key, {}).values())
+    if all(one.location is None for one in held):
+        return {}
+    sums = dict.fromkeys(tables.former.get(key, ()), 0)
+    for one in held:
+        sums[one.location or ""] = sums.get(one.location or "", 0) + one.quantity
     return sums

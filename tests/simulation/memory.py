@@ -126,8 +126,8 @@ class MemoryStorage:
     async def stop(self, worker_id: int) -> None:
         await self._link.run(lambda: leases.stop(self._tables, worker_id))
 
-    async def look(self) -> list[Work]:
-        return await self._link.run(lambda: listings.look(self._tables, self._wait_seconds_max))
+    async def look(self, working: Iterable[int]) -> list[Work]:
+        return await self._link.run(lambda: listings.look(self._tables, working, self._wait_seconds_max))
 
     async def claim(self, worker_id: int, store_ids: Iterable[int], limit: int) -> list[LeaseRow]:
         wanted = list(store_ids)

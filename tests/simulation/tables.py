@@ -155,9 +155,11 @@ class Budget:
 
 @dataclass(slots=True)
 class Tables:
-    """`clock`: the database's, in seconds since 1970."""
+    """`clock`: the database's, in seconds since 1970. `former`: by listing, locations where it was shown; there it is
+    to show nothing any more (of a listing, not of a place as in PostgreSQL: nothing is remapped here)."""
 
     clock: Callable[[], float]
+    former: dict[Key, set[str]] = field(default_factory=dict)
     stores: dict[int, Store] = field(default_factory=dict)
     variants: dict[tuple[int, str], int] = field(default_factory=dict)
     listings: dict[Key, Listing] = field(default_factory=dict)

@@ -284,7 +284,8 @@ async def _give_back(both: Twins) -> None:
 
 
 async def _look(both: Twins) -> None:
-    await both.both(lambda storage: storage.look())
+    working = both.dice.sample(list(both.tables.stores), both.dice.randint(0, len(both.tables.stores)))
+    await both.both(lambda storage: storage.look(working))
 
 
 async def _release(both: Twins) -> None:

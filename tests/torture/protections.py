@@ -19,6 +19,7 @@ from lumbung.db import delivery, lease, stock
 from lumbung.db.pool import Pool
 from lumbung.db.query import Queries
 from lumbung.dispatch import judge, policy
+from lumbung.dispatch.budgets import Budgets
 from lumbung.dispatch.lease_clock import LeaseClock
 from lumbung.dispatch.pacing import Pacer
 from lumbung.dispatch.sender import StoreSender
@@ -101,6 +102,15 @@ def without_telling_lost_from_unsent() -> None:
 def without_pacing() -> None:
     _put(Pacer, "take", _always)
     _put(Pacer, "next_at", lambda self, now: now)
+
+
+def without_the_limit_of_applications() -> None:
+    """Each store minds its own limit only."""
+
+    async def take(self: Budgets, channel_app_id: int | None) -> float:
+        return 0.0
+
+    _put(Budgets, "take", take)
 
 
 def without_the_busy_set() -> None:

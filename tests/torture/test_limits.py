@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
+
 from lumbung.torture import limits, order
 from lumbung.torture.evidence import Call
 from lumbung.torture.findings import Audit
 from lumbung.torture.journal import Deed
-from tests.torture.scene import LIFETIME, OTHER, WORKER, WORLD, acknowledged, call, clearness, journal, write
+from lumbung.torture.world import ApplicationPlan, World
+from tests.torture.scene import (
+    BOTH,
+    LIFETIME,
+    OTHER,
+    STORE,
+    TENANT,
+    WORKER,
+    WORLD,
+    acknowledged,
+    call,
+    clearness,
+    journal,
+    write,
+)
 
 
 def invariants(audit: Audit) -> list[int]:
@@ -17,6 +35,33 @@ def test_a_call_too_many_is_told() -> None:
     audit = Audit()
     limits.check_limits(audit, [call(1), call(2, status=429, fault="store_limit")], clearness(), lifetime=LIFETIME)
     assert (invariants(audit), audit.looked_at[5]) == ([5], 2)
+
+
+def test_a_call_too_many_for_its_application_is_told() -> None:
+    audit = Audit()
+    limits.check_limits(audit, [call(1, status=429, fault="application_limit")], clearness(), lifetime=LIFETIME)
+    assert [finding.message for finding in audit.findings] == [
+        "blib TOA-1: more calls than the limit of its application allows"
+    ]
+
+
+def test_what_the_stores_of_an_application_use_of_its_limit_is_added_up() -> None:
+    shared = ApplicationPlan("blib", "key", 20.0, 10)
+    stores = tuple(replace(store, application=shared) for store in (STORE, BOTH))
+    world = World((replace(TENANT, stores=stores),))
+    calls = [call(n, n / 10) for n in range(50)] + [replace_store(call(100 + n, n / 5), "TOB-1") for n in range(25)]
+    calls.append(call(200, 4.9, fault="application_limit"))
+    used = limits.used_by_applications(calls, world, seconds=5.0)
+    assert used is not None
+    assert (used.whose, used.share) == ("blib key", 75 / 100)
+    assert world.applications == (shared,)
+    assert world.longest_wait(stores[0], 2.0) == 2 * 3 / 10.0 + 6.0
+    assert world.longest_wait(STORE, 2.0) == 2 * 3 / 10.0 + 6.0
+    assert limits.used_by_applications(calls, WORLD, seconds=5.0) is None
+
+
+def replace_store(one: Call, store: str) -> Call:
+    return msgspec.structs.replace(one, store=store)
 
 
 def test_a_call_too_many_right_after_calls_were_held_up_is_not() -> None:
@@ -81,4 +126,4 @@ def test_the_use_of_a_limit_is_that_of_the_busiest_window() -> None:
     calls += [call(100 + n, 30.0 + n / 10, fault="store_limit" if n % 2 else "") for n in range(20)]
     used = limits.used(calls, WORLD, seconds=5.0)
     assert used is not None
-    assert (used.store, used.share) == ("blib TOA-1", 26 / 50)
+    assert (used.whose, used.share) == ("blib TOA-1", 26 / 50)

@@ -81,6 +81,9 @@ SCENES = (
     scene(off.without_taking_over, "kill", 6),
     scene(off.without_taking_over, "kill-after-claim kill-in-answer kill-before-record", 6),
     scene(off.without_pacing, "throttle", 5, calls_per_second=5, seconds=5),
+    scene(
+        off.without_the_limit_of_applications, "", 5, tenants=4, calls_per_second=10, updates_per_second=0, seconds=8
+    ),
     scene(off.without_the_busy_set, "slow", 4),
     scene(off.without_durability, "stop-database", 1),
     scene(off.without_waiting_for_the_commit, "kill-api stop-database", 1),

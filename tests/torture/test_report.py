@@ -16,7 +16,8 @@ NONE = Spread.of([])
 
 
 def told(audit: Audit, restless: str = "") -> str:
-    judgement = Judgement(audit, 10, 12, 3, 0, NONE, Spread.of([1.0, 1.2]), NONE, 0, Used("blib TOA-1", 60.0, 0.987))
+    used = Used("blib TOA-1", 60.0, 0.987), Used("shpe 1000000", 60.0, 0.5)
+    judgement = Judgement(audit, 10, 12, 3, 0, NONE, Spread.of([1.0, 1.2]), NONE, 0, *used)
     done = journal(acknowledged(1), deeds=(Deed("kill-in-answer", 1.0, 2.0, hit=False), Deed("kill", 3.0, 4.0)))
     return report.text(About("lumbung torture", "2 cores", "2026-11-23", restless, ("freeze",)), done, judgement, TIMES)
 
@@ -35,6 +36,7 @@ def test_a_run_that_found_nothing_says_what_was_looked_at_and_measured() -> None
         "| a killed worker's stores are served again, lifetimes | median 1.10, most 1.20 (of 2) |",
         "| older numbers after newer ones, seconds of peace until healed (promised: 6.5) | none |",
         "| most of a store's limit that was used in 60 s | 98.7% (blib TOA-1) |",
+        "| most of an application's limit that was used in 60 s | 50.0% (shpe 1000000) |",
         "| kill-in-answer | 1 | 0 |",
         "| freeze | 0 | 0 |",
     ):

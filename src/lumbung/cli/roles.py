@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 from lumbung.api.server import make_server
 from lumbung.cli import signals
 from lumbung.cli.compose import build_api, built_worker, maintain
+from lumbung.clock import SystemClock
 from lumbung.db.pool import Pool
 from lumbung.dispatch.deadline import keep_sweeping
 from lumbung.dispatch.gauges import keep_counting
@@ -56,7 +57,7 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
                 [
                     worker.run(stop),
                     maintain(pool, settings, keyring=keyring),
-                    keep_counting(pool, settings, metrics),
+                    keep_counting(pool, settings, metrics, SystemClock()),
                     keep_sweeping(pool, settings),
                 ],
             )

@@ -115,7 +115,7 @@ class ShopeeStore:
     limits: Mapping[str, str] = field(default_factory=lambda: LIMITS)
     access_seconds: int = 4 * 3600
     partner_id: int = 1000001
-    _key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    partner_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     _access: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     _refresh: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
@@ -133,7 +133,7 @@ class ShopeeStore:
     def sandbox_store(self, skus: Sequence[str]) -> dict[str, object]:
         return {
             "partner_id": self.partner_id,
-            "partner_key": self._key,
+            "partner_key": self.partner_key,
             "access_token": self._access,
             "refresh_token": self._refresh,
             "access_seconds": self.access_seconds,
@@ -144,8 +144,8 @@ class ShopeeStore:
     def credentials(self, sandbox_url: str) -> dict[str, str]:
         return {"shop_id": self.code, **self.limits}
 
-    def application(self, sandbox_url: str) -> Application | None:
-        key = {"partner_id": str(self.partner_id), "partner_key": self._key, "base_url": f"{sandbox_url}/shpe"}
+    def application(self, sandbox_url: str) -> Application:
+        key = {"partner_id": str(self.partner_id), "partner_key": self.partner_key, "base_url": f"{sandbox_url}/shpe"}
         return Application(self.channel, "Shopee app", key)
 
     def tokens(self) -> TokenPair | None:

@@ -36,8 +36,14 @@ async def add_store(
     store: SandboxStore,
     warehouses: Mapping[str, int],
     sandbox_url: str,
+    *,
+    application_id: int | None = None,
 ) -> int:
-    """A live store, with its application and tokens where it has some; returns its id. `warehouses`: ids by name."""
+    """A live store, with its application and tokens where it has some; returns its id. `warehouses`: ids by name.
+    `application_id`: of one that is there already, in place of its own."""
+    application = store.application(sandbox_url)
+    if application is not None and application_id is None:
+        application_id = await add_application(connection, keyring, tenant_id, application)
     store_id = await stores.add_store(
         connection,
         tenant_id=tenant_id,
@@ -45,7 +51,7 @@ async def add_store(
         name=store.name,
         mode=StoreMode.LIVE,
         account=store.code,
-        channel_app_id=await _add_application(connection, keyring, tenant_id, store.application(sandbox_url)),
+        channel_app_id=application_id,
     )
     assert store_id is not None
     blob = keyring.encrypt(json.dumps(store.credentials(sandbox_url)).encode(), purpose_of_store(store_id))
@@ -58,11 +64,16 @@ async def add_store(
     return store_id
 
 
-async def _add_application(
-    connection: Connection, keyring: Keyring, tenant_id: int, application: Application | None
-) -> int | None:
-    if application is None:
-        return None
+async def add_application(
+    connection: Connection,
+    keyring: Keyring,
+    tenant_id: int | None,
+    application: Application,
+    *,
+    calls_per_second: float = float(CALLS_PER_SECOND),
+    burst: int = 100,
+) -> int:
+    """Returns its id. `tenant_id` None: the stores of all tenants may use it."""
     application_id = await applications.add(
         connection, tenant_id=tenant_id, channel=application.channel, name=application.name
     )
@@ -70,7 +81,7 @@ async def _add_application(
     blob = keyring.encrypt(json.dumps(application.credentials).encode(), purpose_of_application(application_id))
     await applications.set_credentials(connection, application_id=application_id, credentials=blob)
     await applications.set_limit(
-        connection, application_id=application_id, calls_per_second=float(CALLS_PER_SECOND), burst=100
+        connection, application_id=application_id, calls_per_second=calls_per_second, burst=burst
     )
     return application_id
 

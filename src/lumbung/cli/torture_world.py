@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from lumbung.cli.compose import Installation
 from lumbung.cli.sandbox_stores import BlibliStore, BukalapakStore, SandboxStore, ShopeeStore
-from lumbung.cli.seeding import add_partner, add_store, put_tokens
+from lumbung.cli.seeding import add_application, add_partner, add_store, put_tokens
 from lumbung.db import catalogue, stores, tenants, wake
 from lumbung.inventory.listings import Mapped, import_listings
 from lumbung.model import StockLimit, UnknownSku
 from lumbung.torture.market import Market
-from lumbung.torture.world import WAREHOUSES, Place, StorePlan, TenantPlan, World
+from lumbung.torture.world import WAREHOUSES, ApplicationPlan, Place, StorePlan, TenantPlan, World
 
 DEADLINE_SECONDS = 15  # of items: a person who waits for none of it to end must not wait long
 TOKEN_SECONDS = 12  # of an access token, when tokens are to grow old under fire
@@ -27,6 +27,7 @@ UNREADABLE = "unreadable"
 # A Shopee item with a variation that fails could not be read at all, its healthy variations neither.
 POISON = {"blib": FAILING, "bklp": FAILING, "shpe": BANNED}
 NONSENSE = '{"made_by": "nobody"}'
+APPLICATION = 1_000_000  # Shopee's number of the app key that the stores of all merchants share
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,38 @@ class Made:
     on_sandbox: dict[tuple[str, str], SandboxStore] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The app key that the Shopee stores of all merchants share. `id`: in the hub."""
+
+    id: int
+    plan: ApplicationPlan
+    partner_key: str = field(repr=False)
+
+
 async def make(hub: Installation, market_url: str, size: Size, names: Collection[str], limits: dict[str, str]) -> Made:
     """In the hub. `market_url`: the marketplaces as workers reach them; `names`: of what goes wrong; `limits`: of every
     store, as its credentials file has them."""
     made = Made(World(()))
+    shared = await _application(hub, market_url, size)
     plans = []
     for number in range(1, size.tenants + 1):
         poison = "poison" in names and number == 1
-        plans.append(await _tenant(hub, market_url, size, number, names, limits, made, poison=poison))
+        plans.append(await _tenant(hub, market_url, size, number, names, limits, made, shared, poison=poison))
     made.world = World(tuple(plans), made.world.poisoned)
     return made
+
+
+async def _application(hub: Installation, market_url: str, size: Size) -> Shared:
+    """All its stores together may send what one of them may."""
+    plan = ApplicationPlan("shpe", f"{APPLICATION}", size.calls_per_second, max(1, int(size.calls_per_second / 2)))
+    first = ShopeeStore("", "", {}, partner_id=APPLICATION)
+    application = first.application(market_url)
+    async with hub.pool.transaction() as connection:
+        application_id = await add_application(
+            connection, hub.keyring, None, application, calls_per_second=plan.calls_per_second, burst=plan.burst
+        )
+    return Shared(application_id, plan, first.partner_key)
 
 
 def put(made: Made, market: Market) -> None:
@@ -65,6 +88,8 @@ def put(made: Made, market: Market) -> None:
             store = made.on_sandbox[plan.channel, plan.code]
             market.put_store(plan.channel, plan.code, store.sandbox_store(tenant.skus))
             market.limit(plan.channel, plan.code, plan.calls_per_second)
+    for one in made.world.applications:
+        market.limit_application(one.channel, one.name, one.calls_per_second, one.calls_at_once_max)
     for (channel, code, sku), why in made.world.poisoned.items():
         if why in {FAILING, BANNED}:
             market.spoil(channel, code, made.on_sandbox[channel, code].remote_of(sku), why)
@@ -90,12 +115,13 @@ async def _tenant(
     names: Collection[str],
     limits: dict[str, str],
     made: Made,
+    shared: Shared,
     *,
     poison: bool,
 ) -> TenantPlan:
     name, partner_id = f"Toko {number}", f"TORTURE{number}"
     skus = tuple(f"sku{n}" for n in range(1, size.skus + 1))
-    on_sandbox = _stores(number, limits, names, poison=poison)
+    on_sandbox = _stores(number, limits, names, shared, poison=poison)
     sealed = {"blib": f"SEA-{number}"} if poison else {}
     unreadable = ("blib", on_sandbox[0].code, skus[-1]) if poison else None
     async with hub.pool.transaction() as connection:
@@ -111,7 +137,16 @@ async def _tenant(
         await catalogue.put_variants(connection, tenant_id, [(sku, sku) for sku in skus])
         plans, mapped = [], []
         for store in on_sandbox:
-            store_id = await add_store(connection, hub.keyring, tenant_id, store, warehouses, market_url)
+            shares = shared if store.channel == shared.plan.channel else None
+            store_id = await add_store(
+                connection,
+                hub.keyring,
+                tenant_id,
+                store,
+                warehouses,
+                market_url,
+                application_id=None if shares is None else shares.id,
+            )
             made.on_sandbox[store.channel, store.code] = store
             plan = StorePlan(
                 store_id,
@@ -121,6 +156,7 @@ async def _tenant(
                 dict(store.warehouses),
                 size.calls_per_second,
                 SEALED if sealed.get(store.channel) == store.code else "",
+                None if shares is None else shares.plan,
             )
             plans.append(plan)
             if plan.poison:
@@ -148,7 +184,9 @@ def _mapped(store: SandboxStore, store_id: int, sku: str, unreadable: Place | No
     return Mapped(sku, store_id, store.channel, NONSENSE if nonsense else store.remote_variant(sku))
 
 
-def _stores(number: int, limits: dict[str, str], names: Collection[str], *, poison: bool) -> list[SandboxStore]:
+def _stores(
+    number: int, limits: dict[str, str], names: Collection[str], shared: Shared, *, poison: bool
+) -> list[SandboxStore]:
     """One warehouse and two, one number for both and one for each, one call a listing and many a call."""
     first, second = WAREHOUSES
     lasts = TOKEN_SECONDS if "expiring-tokens" in names else TOKEN_SECONDS_IN_PEACE
@@ -161,7 +199,7 @@ def _stores(number: int, limits: dict[str, str], names: Collection[str], *, pois
         ),
         ShopeeStore(
             f"Shopee {number}", f"9{number:04}", {first: "IDJ", second: "IDS"},
-            limits=limits, access_seconds=lasts, partner_id=1_000_000 + number,
+            limits=limits, access_seconds=lasts, partner_id=APPLICATION, partner_key=shared.partner_key,
         ),
     ]  # fmt: skip
     if poison:

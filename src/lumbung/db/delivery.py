@@ -75,10 +75,14 @@ class Ended:
 
 
 async def stores_with_work(
-    connection: Connection, *, wait_seconds_max: float, renew_ahead_seconds: float
+    connection: Connection, *, working: Iterable[int], wait_seconds_max: float, renew_ahead_seconds: float
 ) -> list[Work]:
+    """`working`: stores that have something due, as the caller knows: they are not looked for."""
     rows = await _queries["stores_with_work"].all(
-        connection, wait_seconds_max=wait_seconds_max, renew_ahead_seconds=renew_ahead_seconds
+        connection,
+        working=list(working),
+        wait_seconds_max=wait_seconds_max,
+        renew_ahead_seconds=renew_ahead_seconds,
     )
     return [Work(row["store_id"], row["due"], row["ready"], row["worker_id"], row["epoch"]) for row in rows]
 

@@ -3,13 +3,27 @@
 -- name: stores_with_work
 -- Stores with something due (`due`) or a wait that is over (`ready`), or neither and tokens that would die unused; and
 -- who holds them under which epoch. Steps from store to store on the two indexes and looks at a store's first and last
--- wait only, so that the cost grows with the stores that have work, not with their listings.
-WITH RECURSIVE due AS (
-    (SELECT tenant_id, store_id FROM listing_state WHERE lane > 0 ORDER BY tenant_id, store_id LIMIT 1)
+-- wait only, so that the cost grows with the stores that have work, not with their listings. Stores that the caller is
+-- `working` for have something due, as far as it knows: their part of the index, where everything that was due since the
+-- oldest snapshot began has left an entry, is stepped over.
+WITH RECURSIVE working AS MATERIALIZED (
+    SELECT tenant_id, id AS store_id FROM store WHERE id = ANY(:working::bigint[])
+), gap AS (
+    SELECT tenant_id, store_id, lead(tenant_id, 1, 9223372036854775807) OVER o AS end_tenant_id,
+           lead(store_id, 1, 0::bigint) OVER o AS end_store_id
+    FROM (SELECT 0::bigint AS tenant_id, 0::bigint AS store_id UNION ALL SELECT tenant_id, store_id FROM working) begins
+    WINDOW o AS (ORDER BY tenant_id, store_id)
+), due AS (
+    SELECT n.tenant_id, n.store_id, g.end_tenant_id, g.end_store_id FROM gap g CROSS JOIN LATERAL (
+        SELECT tenant_id, store_id FROM listing_state
+        WHERE lane > 0 AND (tenant_id, store_id) > (g.tenant_id, g.store_id)
+          AND (tenant_id, store_id) < (g.end_tenant_id, g.end_store_id)
+        ORDER BY tenant_id, store_id LIMIT 1) n
     UNION ALL
-    SELECT n.tenant_id, n.store_id FROM due d CROSS JOIN LATERAL (
+    SELECT n.tenant_id, n.store_id, d.end_tenant_id, d.end_store_id FROM due d CROSS JOIN LATERAL (
         SELECT tenant_id, store_id FROM listing_state
         WHERE lane > 0 AND (tenant_id, store_id) > (d.tenant_id, d.store_id)
+          AND (tenant_id, store_id) < (d.end_tenant_id, d.end_store_id)
         ORDER BY tenant_id, store_id LIMIT 1) n
 ), waiting AS (
     (SELECT tenant_id, store_id FROM listing_wait ORDER BY tenant_id, store_id LIMIT 1)
@@ -26,6 +40,7 @@ WITH RECURSIVE due AS (
 )
 SELECT s.id AS store_id, bool_or(work.due) AS due, bool_or(work.ready) AS ready, l.worker_id, l.epoch
 FROM (SELECT tenant_id, store_id, true AS due, false AS ready FROM due
+      UNION ALL SELECT tenant_id, store_id, true, false FROM working
       UNION ALL SELECT tenant_id, store_id, false, true FROM ready
       UNION ALL
       SELECT tenant_id, id, false, false FROM store

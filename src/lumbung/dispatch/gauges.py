@@ -1,10 +1,14 @@
-"""Counting what is due, waits and is parked, now and then, for the worker's metrics."""
+"""Counting what is due, waits and is parked, now and then, for the worker's metrics.
+
+While somebody holds a snapshot that takes ever longer: then it is done more seldom.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 
+from lumbung.clock import Clock
 from lumbung.db import gauges
 from lumbung.db.pool import Pool
 from lumbung.dispatch.metrics import WorkerMetrics
@@ -13,12 +17,19 @@ from lumbung.model import Lane, WaitReason
 from lumbung.settings import Settings
 
 
-async def keep_counting(pool: Pool, settings: Settings, metrics: WorkerMetrics) -> None:
+async def keep_counting(pool: Pool, settings: Settings, metrics: WorkerMetrics, clock: Clock) -> None:
     """Never ends. While the database is away the gauges keep what they showed last."""
     while True:
+        began = clock.monotonic()
         with suppress(LumbungError):  # the worker tells that the database is away
             await count(pool, settings, metrics)
-        await asyncio.sleep(settings.metrics_interval_seconds)
+        took = clock.monotonic() - began
+        await asyncio.sleep(until_next(settings, took))
+
+
+def until_next(settings: Settings, took: float) -> float:
+    """Seconds between two counts when the last one has taken so long."""
+    return max(settings.metrics_interval_seconds, settings.scan_rest * took)
 
 
 async def count(pool: Pool, settings: Settings, metrics: WorkerMetrics) -> None:

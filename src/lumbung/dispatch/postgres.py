@@ -48,10 +48,11 @@ class PostgresStorage:
 
     # --- stores ---
 
-    async def look(self) -> list[Work]:
+    async def look(self, working: Iterable[int]) -> list[Work]:
         async with self._pool.connection() as connection:
             return await delivery.stores_with_work(
                 connection,
+                working=working,
                 wait_seconds_max=self._wait_seconds_max(),
                 renew_ahead_seconds=self._settings.token_renew_ahead_seconds,
             )

@@ -50,8 +50,9 @@ class Storage(Protocol):
 
     # --- stores ---
 
-    async def look(self) -> list[Work]:
-        """Live stores with something due or a wait that is over."""
+    async def look(self, working: Iterable[int]) -> list[Work]:
+        """Live stores with something due or a wait that is over, and those of `working`, which have something due as
+        far as the caller knows."""
         ...
 
     async def claim(self, worker_id: int, store_ids: Iterable[int], limit: int) -> list[LeaseRow]: ...

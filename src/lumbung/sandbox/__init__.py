@@ -7,7 +7,7 @@ misbehave on request, and write down every write that took effect.
     json_lines.py   a log as a file
     ledger.py       the truth: stores, listings, and the logs
     bucket.py       a token bucket
-    store_limits.py limits of single stores
+    limits.py       limits of single stores and of applications
     clock.py        the marketplaces' clock, which can be moved
     faults.py       how a channel misbehaves
     gate.py         holds calls, so that a test can act while they are in flight

@@ -10,6 +10,7 @@
     POST   /_control/stores/{channel}/{store}/listings {"listings": [{remote_variant, sku, quantity}]}
     PUT    /_control/stores/{channel}/{store}/holiday  {"holiday": true}: the seller is away
     PUT    /_control/stores/{channel}/{store}/limit    {"calls_per_s": 40, "burst": 40}: a limit of the store's own
+    PUT    /_control/applications/{channel}/{name}/limit  the same for all stores of an application (app key) together
     POST   /_control/stores/{channel}/{store}/revoke   the seller withdraws the authorisation: its tokens are dead
     POST   /_control/stores/{channel}/{store}/agree    the seller agrees again: its first tokens work anew
     PUT    /_control/listings                          {channel, store, remote_variant} and any of {reserved_by_orders,
@@ -22,11 +23,11 @@
     DELETE /_control/faults                            every channel behaves again
     POST   /_control/reset?keep=stores                 forgets everything; with keep=stores all but stores and listings
 
-A store's own limit holds whatever fault set is armed, and is no part of one: a call over it is throttled in the
-marketplace's own shape, with `fault: "store_limit"` and the armed set's Retry-After, if any. `burst` is a second's
-worth when left out, and at least 1; `calls_per_s` 0 takes the limit away. A call is the store's that says so, let in or
-not. A PUT of the store leaves its limit alone, a reset forgets all of them. The status counts by channel, in
-`over_store_limit`, what was over one.
+These limits hold whatever fault set is armed, and are no part of one: a call over one is throttled in the marketplace's
+own shape, with `fault: "store_limit"` or `"application_limit"` and the armed set's Retry-After, if any. `burst` is a
+second's worth when left out, and at least 1; `calls_per_s` 0 takes the limit away. A call is the store's or the
+application's that says so, let in or not. A PUT of the store leaves its limit alone, a reset forgets all of them. The
+status counts by channel what was over one, in `over_store_limit` and `over_application_limit`.
 
 Errors are `{"message": ...}` with 400 or 404. Unknown keys and parameters are refused. `after` is the last n that the
 caller has seen; `limit` is 1,000 when left out, 10,000 at most; with `wait_ms` (60,000 at most) the answer waits until
@@ -49,10 +50,10 @@ from lumbung.sandbox.errors import RefusedError, SandboxError, UnknownError
 from lumbung.sandbox.faults import Faults
 from lumbung.sandbox.front import Front
 from lumbung.sandbox.ledger import LISTINGS_MAX, Condition, Ledger, Listing, Name, NewListing, Quantity, Store
+from lumbung.sandbox.limits import Limit, Limits
 from lumbung.sandbox.log import Entry, Log
 from lumbung.sandbox.marketplace import Marketplace
 from lumbung.sandbox.shape import read_object, read_shape
-from lumbung.sandbox.store_limits import Limit, StoreLimits
 from lumbung.sandbox.traffic import Traffic
 
 LIMIT = 1_000
@@ -101,7 +102,8 @@ class Control:
         self,
         ledger: Ledger,
         faults: Faults,
-        limits: StoreLimits,
+        limits: Limits,
+        application_limits: Limits,
         traffic: Traffic,
         front: Front,
         marketplaces: dict[str, Marketplace],
@@ -109,6 +111,7 @@ class Control:
         self._ledger = ledger
         self._faults = faults
         self._limits = limits
+        self._application_limits = application_limits
         self._traffic = traffic
         self._front = front
         self._marketplaces = marketplaces
@@ -125,6 +128,7 @@ class Control:
             ("POST", "/stores/{channel}/{store}/listings", self._add_listings),
             ("PUT", "/stores/{channel}/{store}/holiday", self._put_holiday),
             ("PUT", "/stores/{channel}/{store}/limit", self._put_limit),
+            ("PUT", "/applications/{channel}/{application}/limit", self._put_application_limit),
             ("POST", "/stores/{channel}/{store}/revoke", self._revoke),
             ("POST", "/stores/{channel}/{store}/agree", self._agree),
             ("PUT", "/listings", self._put_listing),
@@ -143,6 +147,7 @@ class Control:
         self._front.drop_pending()
         self._faults.clear()
         self._limits.clear()
+        self._application_limits.clear()
         self._traffic.reset()
         self._ledger.clock.ahead_seconds = 0.0
         self._ledger.reset(keep_stores=keep_stores)
@@ -163,6 +168,7 @@ class Control:
             "max_in_flight_per_listing": self._traffic.max_in_flight_per_listing,
             "late_writes_pending": self._front.late_pending,
             "over_store_limit": self._limits.over,
+            "over_application_limit": self._application_limits.over,
         }
 
     async def _listings(self, request: web.Request) -> object:
@@ -190,10 +196,7 @@ class Control:
 
     async def _put_store(self, request: web.Request) -> object:
         channel, name = request.match_info["channel"], request.match_info["store"]
-        marketplace = self._marketplaces.get(channel)
-        if marketplace is None:
-            raise UnknownError(f"there is no channel {channel!r}; channels are {', '.join(sorted(self._marketplaces))}")
-        store = marketplace.store(name, await _body(request))
+        store = self._marketplace(channel).store(name, await _body(request))
         self._ledger.put_store(store)
         return {"channel": channel, "store": name, "listings": len(store.listings)}
 
@@ -212,6 +215,25 @@ class Control:
         limit = read_shape(await _body(request), Limit)
         self._limits.set(store.channel, store.name, limit, time.monotonic())
         return {"channel": store.channel, "store": store.name, "calls_per_s": limit.calls_per_s, "burst": limit.size}
+
+    async def _put_application_limit(self, request: web.Request) -> object:
+        """Before its first store is put, too: whose an application is only its stores say."""
+        channel, application = request.match_info["channel"], request.match_info["application"]
+        self._marketplace(channel)
+        limit = read_shape(await _body(request), Limit)
+        self._application_limits.set(channel, application, limit, time.monotonic())
+        return {
+            "channel": channel,
+            "application": application,
+            "calls_per_s": limit.calls_per_s,
+            "burst": limit.size,
+        }
+
+    def _marketplace(self, channel: str) -> Marketplace:
+        marketplace = self._marketplaces.get(channel)
+        if marketplace is None:
+            raise UnknownError(f"there is no channel {channel!r}; channels are {', '.join(sorted(self._marketplaces))}")
+        return marketplace
 
     async def _revoke(self, request: web.Request) -> object:
         _parameters(request)

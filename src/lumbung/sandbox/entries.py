@@ -41,7 +41,7 @@ class EndedCall(msgspec.Struct, frozen=True, gc=False):
     `at`; its answer was ready, or its client had left, `duration_ms` later. `store` and `remote_variants` are what it
     says it is about; a page of a shop's listings says none. `caller` is the address that it came from. `status` is 0
     when no answer was sent. `fault` is the key of the fault set that changed the answer, "store_limit" when the call
-    was over its store's own limit, or "".
+    was over its store's own limit, "application_limit" when it was over its application's, or "".
     """
 
     n: int

@@ -15,16 +15,18 @@ from lumbung.sandbox.entries import CallEntry
 from lumbung.sandbox.faults import ArmedFaults, Faults, RowFaults
 from lumbung.sandbox.gate import Gate
 from lumbung.sandbox.ledger import Ledger
+from lumbung.sandbox.limits import Limits
 from lumbung.sandbox.marketplace import Handler, ListingFailsError, Marketplace
-from lumbung.sandbox.store_limits import StoreLimits
 from lumbung.sandbox.traffic import Traffic
 
 BODY_BYTES_MAX = 1024 * 1024
 KEPT_BYTES_MAX = 4 * 1024
 NO_ROW_FAULTS: RowFaults = {}
 DAY_SECONDS = 86_400
-STORE_LIMIT = "store_limit"
-THROTTLES = frozenset({"throttle_rate", "rate_limit_per_s", "application_rate_limit_per_s", "quota_calls", STORE_LIMIT})
+STORE_LIMIT, APPLICATION_LIMIT = "store_limit", "application_limit"
+THROTTLES = frozenset(
+    {"throttle_rate", "rate_limit_per_s", "application_rate_limit_per_s", "quota_calls", STORE_LIMIT, APPLICATION_LIMIT}
+)
 QUOTA_ZONE_SECONDS = 8 * 3600  # quotas begin anew at midnight in UTC+8
 
 
@@ -38,7 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 class Visit(msgspec.Struct, frozen=True):
     """One call under way. `number` is its place in the order of receipt, `caller` the address that it came from;
-    `received_s` is monotonic; `over`: it is over its store's own limit."""
+    `received_s` is monotonic; `over`: the limit that it is over, as a fault's name, or ""."""
 
     marketplace: Marketplace
     call: Call
@@ -48,17 +50,26 @@ class Visit(msgspec.Struct, frozen=True):
     era: int
     number: int
     caller: str
-    over: bool
+    over: str
 
 
 class Front:
     """Takes the calls of every marketplace. `stopping` ends all waiting at once."""
 
-    def __init__(self, ledger: Ledger, faults: Faults, limits: StoreLimits, traffic: Traffic, stopping: asyncio.Event):
+    def __init__(
+        self,
+        ledger: Ledger,
+        faults: Faults,
+        limits: Limits,
+        application_limits: Limits,
+        traffic: Traffic,
+        stopping: asyncio.Event,
+    ):
         self.gates: dict[str, Gate] = {}
         self._ledger = ledger
         self._faults = faults
         self._limits = limits
+        self._application_limits = application_limits
         self._traffic = traffic
         self._stopping = stopping
         self._work: set[asyncio.Task[Outcome]] = set()
@@ -122,8 +133,14 @@ class Front:
             self._ledger.era,
             number=self._ledger.receive(),
             caller=request.remote or "",
-            over=not self._limits.admits(marketplace.channel, target.store, received_s),
+            over=self._limit_reached(marketplace.channel, target, received_s),
         )
+
+    def _limit_reached(self, channel: str, target: Target, now: float) -> str:
+        """A call that is over its store's limit does not count for its application's."""
+        if not self._limits.admits(channel, target.store, now):
+            return STORE_LIMIT
+        return "" if self._application_limits.admits(channel, target.application, now) else APPLICATION_LIMIT
 
     async def _outcome(self, visit: Visit, status: int) -> Outcome:
         if status != 200 and not visit.over:
@@ -141,7 +158,7 @@ class Front:
         if visit.over:
             if armed is not None and armed.faults.latency_ms:
                 armed.spend()
-            return STORE_LIMIT
+            return visit.over
         if armed is None:
             return ""
         store = self._ledger.find_store(visit.marketplace.channel, visit.target.store)

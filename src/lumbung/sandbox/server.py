@@ -18,9 +18,9 @@ from lumbung.sandbox.front import BODY_BYTES_MAX, Front
 from lumbung.sandbox.gate import Gate
 from lumbung.sandbox.json_lines import JsonLines
 from lumbung.sandbox.ledger import Ledger
+from lumbung.sandbox.limits import Limits
 from lumbung.sandbox.marketplace import Marketplace
 from lumbung.sandbox.shopee.marketplace import Shopee
-from lumbung.sandbox.store_limits import StoreLimits
 from lumbung.sandbox.traffic import Traffic
 
 KEPT_MAX = 100_000
@@ -42,9 +42,10 @@ class Sandbox:
         self._stopping = asyncio.Event()
         self.faults = Faults(tuple(self._marketplaces))
         self.traffic = Traffic()
-        self.limits = StoreLimits(tuple(self._marketplaces))
-        self._front = Front(self.ledger, self.faults, self.limits, self.traffic, self._stopping)
-        self._control = Control(self.ledger, self.faults, self.limits, self.traffic, self._front, self._marketplaces)
+        self.limits, self.application_limits = (Limits(tuple(self._marketplaces)) for _ in range(2))
+        limits = self.limits, self.application_limits
+        self._front = Front(self.ledger, self.faults, *limits, self.traffic, self._stopping)
+        self._control = Control(self.ledger, self.faults, *limits, self.traffic, self._front, self._marketplaces)
 
     @classmethod
     @asynccontextmanager

@@ -47,6 +47,7 @@ class Judgement:
     exits: Spread
     exits_bad: int
     used: Used | None
+    used_by_applications: Used | None
 
 
 def judge(
@@ -103,6 +104,7 @@ def judge(
         exits,
         len(exits_bad),
         limits.used(calls, world, seconds=USED_SECONDS),
+        limits.used_by_applications(calls, world, seconds=USED_SECONDS),
     )
 
 

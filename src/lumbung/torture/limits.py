@@ -15,7 +15,7 @@ from lumbung.torture.journal import Deed, Journal
 from lumbung.torture.timeline import Timeline
 from lumbung.torture.world import Place, World
 
-STORE_LIMIT = "store_limit"  # what the sandbox calls a call that was one too many
+STORE_LIMIT, APPLICATION_LIMIT = "store_limit", "application_limit"  # what the sandbox calls one call too many
 CUT_OFF = "cut-database"
 SLOW = frozenset({Mode.DELAY, Mode.DRIP})
 SLACK_LIFETIMES = 0.5
@@ -24,9 +24,10 @@ STILL_SECONDS = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Of a store's limit, in its busiest window: calls that were let through, as a share of rate times seconds."""
+    """Of a limit, in its busiest window: calls that were let through, as a share of rate times seconds. `whose`: a
+    store's or an application's."""
 
-    store: str
+    whose: str
     seconds: float
     share: float
 
@@ -41,13 +42,14 @@ def check_limits(audit: Audit, calls: Iterable[Call], clearness: Clearness, *, l
         if call.at - last.get(call.caller, call.at) > STILL_SECONDS:
             stood_still[call.caller] = call.at
         last[call.caller] = call.at
-        if call.fault != STORE_LIMIT:
+        if call.fault not in {STORE_LIMIT, APPLICATION_LIMIT}:
             continue
         since = call.at - lifetime
         if clearness.anybody_disturbed(since, call.at) or stood_still.get(call.caller, 0.0) > since:
             audit.excuse(5)
         else:
-            audit.broken(5, f"{call.channel} {call.store}: more calls than its limit allows", str(call))
+            whose = "its limit" if call.fault == STORE_LIMIT else "the limit of its application"
+            audit.broken(5, f"{call.channel} {call.store}: more calls than {whose} allows", str(call))
 
 
 def check_lease_ends(audit: Audit, calls: Sequence[Call], deeds: Iterable[Deed], *, lifetime: float) -> None:
@@ -91,17 +93,32 @@ def used(calls: Iterable[Call], world: World, *, seconds: float) -> Used | None:
     """Of the store that used most of its limit within so many seconds: limits go by time, so that a burst at the
     beginning of the window counts as what it is."""
     rates = {(store.channel, store.code): store.calls_per_second for store in world.stores}
-    windows: dict[tuple[str, str], deque[float]] = {}
+    places = {place: f"{place[0]} {place[1]}" for place in rates}
+    return _busiest(calls, places, {places[place]: rate for place, rate in rates.items()}, seconds)
+
+
+def used_by_applications(calls: Iterable[Call], world: World, *, seconds: float) -> Used | None:
+    """The same of applications, each by the calls of all its stores."""
+    whose = {(s.channel, s.code): f"{s.channel} {s.application.name}" for s in world.stores if s.application}
+    rates = {f"{one.channel} {one.name}": one.calls_per_second for one in world.applications}
+    return _busiest(calls, whose, rates, seconds)
+
+
+def _busiest(
+    calls: Iterable[Call], whose: Mapping[tuple[str, str], str], rates: Mapping[str, float], seconds: float
+) -> Used | None:
+    """`whose`: by channel and store; `rates`: calls a second."""
+    windows: dict[str, deque[float]] = {}
     best: Used | None = None
     for call in sorted(calls, key=lambda call: call.at):
-        place = (call.channel, call.store)
-        if place not in rates or call.fault == STORE_LIMIT:
+        name = whose.get((call.channel, call.store))
+        if name is None or call.fault in {STORE_LIMIT, APPLICATION_LIMIT}:
             continue
-        window = windows.setdefault(place, deque())
+        window = windows.setdefault(name, deque())
         window.append(call.at)
         while window[0] < call.at - seconds:
             window.popleft()
-        share = len(window) / (rates[place] * seconds)
+        share = len(window) / (rates[name] * seconds)
         if best is None or share > best.share:
-            best = Used(f"{place[0]} {place[1]}", seconds, share)
+            best = Used(name, seconds, share)
     return best

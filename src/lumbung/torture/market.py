@@ -31,6 +31,10 @@ class Market:
         limit = {"calls_per_s": calls_per_second, "burst": max(1, int(calls_per_second))}
         self._ask("PUT", f"/_control/stores/{channel}/{quote(store)}/limit", limit)
 
+    def limit_application(self, channel: str, name: str, calls_per_second: float, burst: float) -> None:
+        limit = {"calls_per_s": calls_per_second, "burst": max(1.0, burst)}
+        self._ask("PUT", f"/_control/applications/{channel}/{quote(name)}/limit", limit)
+
     def spoil(self, channel: str, store: str, remote_variant: str, condition: str) -> None:
         """`condition`: unknown, banned, locked or failing."""
         body = {"channel": channel, "store": store, "remote_variant": remote_variant, "condition": condition}

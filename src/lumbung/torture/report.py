@@ -79,9 +79,9 @@ def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[
         f"older numbers after newer ones, seconds of peace until healed (promised: {times.healing:g})",
         _spread(judgement.healed),
     )
-    if judgement.used is not None:
-        used = judgement.used
-        yield f"most of a store's limit that was used in {used.seconds:g} s", f"{100 * used.share:.1f}% ({used.store})"
+    for who, used in (("a store's", judgement.used), ("an application's", judgement.used_by_applications)):
+        if used is not None:
+            yield f"most of {who} limit that was used in {used.seconds:g} s", f"{100 * used.share:.1f}% ({used.whose})"
 
 
 def _deeds(about: About, journal: Journal) -> Iterator[Sequence[object]]:

@@ -14,10 +14,26 @@ Place = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class ApplicationPlan:
+    """An app key that stores of several merchants share. `name`: as its marketplace knows it."""
+
+    channel: str
+    name: str
+    calls_per_second: float
+    burst: int
+
+    @property
+    def calls_at_once_max(self) -> float:
+        """What comes at once at most: each process reserves a second's worth ahead (dispatch/allowance.py); and half a
+        second's worth for the time that the way to the marketplace takes."""
+        return self.burst + 1.5 * self.calls_per_second
+
+
+@dataclass(frozen=True, slots=True)
 class StorePlan:
     """`warehouses`: who serves it, each with its location there or None, in the order of WAREHOUSES.
 
-    `poison`: why nothing of it can be sold: "" for a healthy one.
+    `poison`: why nothing of it can be sold: "" for a healthy one. `application`: which one it shares.
     """
 
     id: int
@@ -27,6 +43,7 @@ class StorePlan:
     warehouses: dict[str, str | None]
     calls_per_second: float
     poison: str = ""
+    application: ApplicationPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +67,21 @@ class World:
     def stores(self) -> tuple[StorePlan, ...]:
         return tuple(store for tenant in self.tenants for store in tenant.stores)
 
+    @property
+    def applications(self) -> tuple[ApplicationPlan, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(store.application for store in self.stores if store.application is not None))
+
     def longest_wait(self, store: StorePlan, lifetime: float) -> float:
         """Seconds: every listing of the store twice at its rate, and some for processes that begin or are busy."""
-        return 2 * len(self.tenant_of(store).skus) / store.calls_per_second + SLACK_LIFETIMES * lifetime
+        return 2 * len(self.tenant_of(store).skus) / self._rate(store) + SLACK_LIFETIMES * lifetime
+
+    def _rate(self, store: StorePlan) -> float:
+        """Its own, or its share of what the stores of its application may send together."""
+        if store.application is None:
+            return store.calls_per_second
+        sharing = sum(other.application == store.application for other in self.stores)
+        return min(store.calls_per_second, store.application.calls_per_second / sharing)
 
     def tenant_of(self, store: StorePlan) -> TenantPlan:
         return next(tenant for tenant in self.tenants if tenant.name == store.tenant)

@@ -1,4 +1,4 @@
-"""Limits that marketplaces have for single stores, whatever faults are armed."""
+"""Limits that marketplaces have for single stores and for applications, whatever faults are armed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Limit(msgspec.Struct, frozen=True):
         return self.burst if self.burst is not None else max(1.0, self.calls_per_s)
 
 
-class StoreLimits:
-    """A bucket a store. Only a new limit and a reset fill it again: a fault set does not, nor does a PUT of the store.
+class Limits:
+    """A bucket for each store, or each application. Only a new limit and a reset fill it again: a fault set does not,
+    nor does a PUT of a store.
 
-    Every call is counted that says it is the store's, whatever comes of it. Times are monotonic seconds.
+    Every call is counted that says it is theirs, whatever comes of it. Times are monotonic seconds.
     """
 
     def __init__(self, channels: tuple[str, ...]):
@@ -39,19 +40,19 @@ class StoreLimits:
 
     @property
     def over(self) -> Mapping[str, int]:
-        """By channel, how many calls were over the limit of their store."""
+        """By channel, how many calls were over the limit."""
         return self._over
 
-    def set(self, channel: str, store: str, limit: Limit, now: float) -> None:
-        """Replaces the limit of the store; the bucket is full."""
+    def set(self, channel: str, name: str, limit: Limit, now: float) -> None:
+        """Replaces a limit; the bucket is full."""
         if limit.calls_per_s:
-            self._buckets[channel, store] = Bucket(limit.calls_per_s, now, limit.size)
+            self._buckets[channel, name] = Bucket(limit.calls_per_s, now, limit.size)
         else:
-            self._buckets.pop((channel, store), None)
+            self._buckets.pop((channel, name), None)
 
-    def admits(self, channel: str, store: str, now: float) -> bool:
-        """Counts a call; False when it is over the limit of the store."""
-        bucket = self._buckets.get((channel, store))
+    def admits(self, channel: str, name: str, now: float) -> bool:
+        """Counts a call; False when it is over the limit."""
+        bucket = self._buckets.get((channel, name))
         if bucket is None or bucket.take(now):
             return True
         self._over[channel] += 1
