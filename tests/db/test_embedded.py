@@ -116,7 +116,7 @@ def test_the_servers_cache_goes_by_the_memory_of_the_machine(memory: int, found:
 def test_memory_is_that_of_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, found: int | None
 ) -> None:
-    monkeypatch.setattr(embedded, "CONTAINER_MEMORY", tmp_path / "memory.max")
+    monkeypatch.setattr(embedded, "CONTAINER_MEMORY", (tmp_path / "nothing", tmp_path / "memory.max"))
     if limit is not None:
         (tmp_path / "memory.max").write_text(limit)
     assert memory_bytes() == (found or psutil.virtual_memory().total)

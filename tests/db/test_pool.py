@@ -276,6 +276,14 @@ async def test_what_is_not_there_yet_is_unavailable_until_a_process_has_made_it(
             await connection.fetchval(asked)
 
 
+async def test_what_a_newer_process_has_taken_away_is_unavailable_too(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("INSERT INTO migration (number, name, digest) VALUES (1000, 'newer', '')")
+    with pytest.raises(Unavailable, match="schema is newer than this Lumbung"):
+        async with pool.transaction() as connection:
+            await connection.fetchval("SELECT older FROM tenant")
+
+
 async def test_what_no_migration_makes_is_told_as_the_fault_that_it_is(pool: Pool) -> None:
     with pytest.raises(asyncpg.UndefinedColumnError, match="newer"):
         async with pool.transaction() as connection:

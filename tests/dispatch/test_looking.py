@@ -42,7 +42,7 @@ class Told:
 
     def __init__(self) -> None:
         self.told: list[Mapping[int, int] | None] = []
-        self.idle_since: float | None = None
+        self.has_work = True
 
     def wake(self) -> None:
         self.told.append(None)
@@ -76,10 +76,10 @@ async def test_a_look_for_work_is_followed_by_a_rest_of_many_times_what_it_took(
     assert worker._rest_seconds == pytest.approx(rests)
 
 
-async def test_stores_that_have_something_to_do_are_not_looked_for_until_they_are_idle() -> None:
+async def test_stores_with_work_in_hand_are_not_looked_for() -> None:
     worker, sender = worker_of()
     await worker._looked()
-    sender.idle_since = 100.0
+    sender.has_work = False
     await worker._looked()
     assert cast(Looked, worker._storage).working == [[HELD], []]
 

@@ -51,7 +51,8 @@ async def test_a_second_worker_gets_its_share_and_the_first_takes_over_again_whe
 async def test_a_store_that_has_been_idle_for_long_is_given_back_and_taken_again_with_the_next_update(
     database_url: str, keyring: Keyring
 ) -> None:
-    settings = replace(SETTINGS, store_idle_seconds=0.0)
+    """Nobody looks for work meanwhile: a sender finds out by itself that it has nothing left to do."""
+    settings = replace(SETTINGS, store_idle_seconds=0.0, poll_seconds=3600.0)
     async with running_shop(database_url, keyring, settings, skus=("a",)) as shop:
         await shop.hub.ended(await shop.update("a", 5))
         await until(lambda: holders(shop), lambda held: held == [])

@@ -4,8 +4,8 @@
 -- Stores with something due (`due`) or a wait that is over (`ready`), or neither and tokens that would die unused; and
 -- who holds them under which epoch. Steps from store to store on the two indexes and looks at a store's first and last
 -- wait only, so that the cost grows with the stores that have work, not with their listings. Stores that the caller is
--- `working` for have something due, as far as it knows: their part of the index, where everything that was due since the
--- oldest snapshot began has left an entry, is stepped over.
+-- `working` for have something due, as it knows: their part of the index, where everything that was due since the oldest
+-- snapshot began has left an entry, is stepped over.
 WITH RECURSIVE working AS MATERIALIZED (
     SELECT tenant_id, id AS store_id FROM store WHERE id = ANY(:working::bigint[])
 ), gap AS (

@@ -55,7 +55,8 @@ PORT = 5432  # names the socket; nothing listens on TCP
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 POLL_SECONDS = 0.05
 LOG_END_LINES = 10
-CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")  # "max" without a limit
+# The second in a container of cgroups' first version. "max", or a number beyond every machine, is no limit.
+CONTAINER_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 NO_ENV: Mapping[str, str] = {}
 UNINTERRUPTED_SECONDS_MAX = 2  # that a start makes a Ctrl-C wait
 
@@ -101,12 +102,13 @@ def buffers_mb(memory: int) -> int:
 
 def memory_bytes() -> int:
     """Of this machine, or of the container that we are in."""
-    machine = int(psutil.virtual_memory().total)
-    try:
-        limit = CONTAINER_MEMORY.read_text().strip()
-    except OSError:
-        return machine
-    return min(machine, int(limit)) if limit.isdecimal() else machine
+    found = [int(psutil.virtual_memory().total)]
+    for file in CONTAINER_MEMORY:
+        with suppress(OSError):
+            limit = file.read_text().strip()
+            if limit.isdecimal():
+                found.append(int(limit))
+    return min(found)
 
 
 def bin_dir(version: int = 18) -> Path:

@@ -3,7 +3,7 @@
 lock not had in time, deadlock                -> LockBusy        rolled back, may be tried again
 connection lost while COMMIT was under way    -> CommitUnknown   must be looked up, never run again blindly
 anything else that the network or a stopping
-server does; the schema is an older one       -> Unavailable     nothing took effect
+server does; the schema is another version's  -> Unavailable     nothing took effect
 
 A process that is gone or stuck must not keep its locks. Its transactions end after a silence; that is set in each of
 them, with SET LOCAL, because a connection behind a pgbouncer belongs to nobody for longer. The server asks after silent
@@ -37,7 +37,8 @@ log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
 KEEPALIVE_PROBES = 3
-PLAN_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+# Without jit: where a table must be read whole all the same, the price that is put on that would have it compiled.
+PLAN_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 _BUSY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 _AWAY = (
@@ -90,13 +91,22 @@ def _translated() -> Iterator[None]:
         raise _unavailable(error) from error
 
 
-async def _raise_if_older(connection: Connection, error: asyncpg.PostgresError) -> None:
-    """What is not there comes with a migration that a process is about to make; in a schema of today it is a fault."""
-    version = await schema_version(connection)
-    if version >= newest_version():
+async def _raise_if_of_another_version(connection: Connection, error: asyncpg.PostgresError) -> None:
+    """What is not there comes with a migration that a process is about to make, or went with one that a newer process
+    has made; in the schema of this version it is a fault."""
+    try:
+        version = await schema_version(connection)
+    except asyncpg.PostgresError:
+        return  # the first error is the one to be told
+    if version == newest_version():
         return
-    reason = "The database's schema is older than this Lumbung" if version else "The database has no schema yet"
-    raise Unavailable(f"{reason}: a process that starts makes it", retry_after_seconds=RETRY_AFTER_SECONDS) from error
+    if version > newest_version():
+        reason = "The database's schema is newer than this Lumbung: install the version that made it"
+    elif version:
+        reason = "The database's schema is older than this Lumbung: a process that starts makes it"
+    else:
+        reason = "The database has no schema yet: a process that starts makes it"
+    raise Unavailable(reason, retry_after_seconds=RETRY_AFTER_SECONDS) from error
 
 
 def raise_if_cancelled(error: BaseException) -> None:
@@ -168,7 +178,7 @@ class Pool:
             try:
                 yield connection
             except _NOT_THERE as error:
-                await _raise_if_older(connection, error)
+                await _raise_if_of_another_version(connection, error)
                 raise
             finally:
                 with suppress(*_AWAY):  # the work is done; the pool has dropped a connection that cannot be reset

@@ -16,20 +16,23 @@ from lumbung.errors import LumbungError
 from lumbung.model import Lane, WaitReason
 from lumbung.settings import Settings
 
+INTERVALS_MAX = 20  # a gauge that is older than that says nothing
+
 
 async def keep_counting(pool: Pool, settings: Settings, metrics: WorkerMetrics, clock: Clock) -> None:
     """Never ends. While the database is away the gauges keep what they showed last."""
     while True:
-        began = clock.monotonic()
+        began, took = clock.monotonic(), 0.0
         with suppress(LumbungError):  # the worker tells that the database is away
             await count(pool, settings, metrics)
-        took = clock.monotonic() - began
+            took = clock.monotonic() - began
         await asyncio.sleep(until_next(settings, took))
 
 
 def until_next(settings: Settings, took: float) -> float:
     """Seconds between two counts when the last one has taken so long."""
-    return max(settings.metrics_interval_seconds, settings.scan_rest * took)
+    interval = settings.metrics_interval_seconds
+    return min(max(interval, settings.scan_rest * took), INTERVALS_MAX * interval)
 
 
 async def count(pool: Pool, settings: Settings, metrics: WorkerMetrics) -> None:

@@ -139,6 +139,11 @@ class StoreSender:
         return bool(self._calls)
 
     @property
+    def has_work(self) -> bool:
+        """Whether something is due, so far as is known without asking the database: called for, read or named."""
+        return bool(self._calls) or bool(self._window) or self._window.has_hints
+
+    @property
     def quiesce_seconds(self) -> float:
         return self._limits.quiesce_seconds
 
@@ -322,8 +327,13 @@ class StoreSender:
     def _start_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._calls[task] = None
-        task.add_done_callback(lambda done: self._calls.pop(done, None))
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.pop(task, None)
+        if not self._calls:
+            self._woken.set()  # nothing in flight any more: it may be idle
 
     # --- a call ---
 

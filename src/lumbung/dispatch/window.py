@@ -104,6 +104,10 @@ class Window:
     def __bool__(self) -> bool:
         return bool(self._batches)
 
+    @property
+    def has_hints(self) -> bool:
+        return len(self._hinted) > 0
+
     def put_back(self, batch: Batch) -> None:
         """It could not be sent after all: it is the next again."""
         self._batches.appendleft(batch)

@@ -290,7 +290,7 @@ class Worker:
         """The stores with work. While a snapshot is held open this takes ever longer: the next waits accordingly."""
         began = self._clock.monotonic()
         self._rest_seconds = self._settings.look_interval_ms / 1000
-        working = [store_id for store_id, (sender, _) in self._senders.items() if sender.idle_since is None]
+        working = [store_id for store_id, (sender, _) in self._senders.items() if sender.has_work]
         work = await self._storage.look(working)
         took = self._clock.monotonic() - began
         rest = min(self._engine.rest.seconds(took), self._settings.look_rest_seconds_max)

@@ -34,8 +34,8 @@ RATES = (
 
 
 class FaultSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The faults of one channel. Every key may be left out. A limit that outlasts the set is a store's own
-    (limits.py), which comes before all of this but `down`.
+    """The faults of one channel. Every key may be left out. A limit that outlasts the set is a store's or an
+    application's own (limits.py), which comes before all of this but `down`.
 
     A call meets, in this order: `down`; `rate_limit_per_s`, `application_rate_limit_per_s`, `quota_calls`; at most one
     of the rates (one draw a call: a rate is the share of calls from 0 to 1, and the rates together are at most 1);

@@ -34,7 +34,8 @@ class Used:
 
 def check_limits(audit: Audit, calls: Iterable[Call], clearness: Clearness, *, lifetime: float) -> None:
     """A call too many is excused only when somebody held calls up, or a worker, shortly before (a lost worker's may
-    come among its successor's); be it that the machine stood still, so that what was sent over a while came at once."""
+    come among its successor's); be it that the machine stood still, so that what was sent over a while came at once.
+    For an application's limit any worker may be the one that stood still."""
     last: dict[str, float] = {}
     stood_still: dict[str, float] = {}
     for call in sorted(calls, key=lambda call: call.at):
@@ -45,7 +46,9 @@ def check_limits(audit: Audit, calls: Iterable[Call], clearness: Clearness, *, l
         if call.fault not in {STORE_LIMIT, APPLICATION_LIMIT}:
             continue
         since = call.at - lifetime
-        if clearness.anybody_disturbed(since, call.at) or stood_still.get(call.caller, 0.0) > since:
+        concerned = stood_still if call.fault == APPLICATION_LIMIT else {call.caller}
+        still = any(stood_still.get(caller, 0.0) > since for caller in concerned)
+        if still or clearness.anybody_disturbed(since, call.at):
             audit.excuse(5)
         else:
             whose = "its limit" if call.fault == STORE_LIMIT else "the limit of its application"

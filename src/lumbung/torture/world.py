@@ -24,9 +24,9 @@ class ApplicationPlan:
 
     @property
     def calls_at_once_max(self) -> float:
-        """What comes at once at most: each process reserves a second's worth ahead (dispatch/allowance.py); and half a
-        second's worth for the time that the way to the marketplace takes."""
-        return self.burst + 1.5 * self.calls_per_second
+        """What comes at once at most: each process reserves a second's worth ahead (dispatch/allowance.py); and a
+        second's worth for the time that the database's answer takes, and the way to the marketplace."""
+        return self.burst + 2 * self.calls_per_second
 
 
 @dataclass(frozen=True, slots=True)
