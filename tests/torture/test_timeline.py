@@ -114,3 +114,10 @@ def test_an_update_is_shown_when_it_or_a_newer_one_is() -> None:
         line.apply(write(call, quantity, at=at))
     assert [line.shown_at("default", n) for n in (1, 2, 3, 5, 6, 7)] == [10.0, 10.0, 11.0, 11.0, 13.0, None]
     assert line.shown_at("surabaya", 1) is None
+
+
+def test_a_first_zero_may_be_any_of_the_zeros_that_were_sent_by_then() -> None:
+    """Also where nothing was shown before it but the zero from before the first update."""
+    line = timeline(Shape.FALLING)
+    line.apply(write(1, 0, at=12.5))
+    assert [line.shown_at("default", n) for n in (1, 5, 10, 11)] == [12.5, 12.5, 12.5, None]

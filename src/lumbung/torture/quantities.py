@@ -55,12 +55,17 @@ def n_of(digit: int, shape: Shape, *, newest: int, at_most: int) -> int | None:
     """
     if shape is Shape.FALLING and digit == 0:
         n = -(-newest // ZERO_EVERY) * ZERO_EVERY
-        return n if n <= at_most else at_most // ZERO_EVERY * ZERO_EVERY
+        return n if n <= at_most else latest_zero(at_most)
     first = digit if shape is Shape.RISING else digit * _STEP_BACK % PRIME
     n = first + (at_most - first) // PERIOD * PERIOD
     while n >= 0 and _digit_of(n, shape) != digit:
         n -= PERIOD
     return n if n >= 0 else None
+
+
+def latest_zero(at_most: int) -> int:
+    """The newest update up to `at_most` that says 0, or 0 when it is what was before the first."""
+    return at_most // ZERO_EVERY * ZERO_EVERY
 
 
 def is_ambiguous(digit: int, shape: Shape) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lumbung.torture.evidence import Write
-from lumbung.torture.quantities import Shape, digits_of, is_ambiguous, n_of, quantity_of
+from lumbung.torture.quantities import Shape, digits_of, is_ambiguous, latest_zero, n_of, quantity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Timeline:
         if found is None:
             step = Step(write, None)
         else:
-            ns = {warehouse: n for warehouse, (n, _) in found.items()}
+            ns = {warehouse: n for warehouse, (n, _, _) in found.items()}
             step = Step(write, ns, any(n < self.newest.get(warehouse, 0) for warehouse, n in ns.items()))
             self.shown |= ns
-            self._reach(ns, write.at)
-            for warehouse, (n, certain) in found.items():
+            self._reach({warehouse: latest for warehouse, (_, latest, _) in found.items()}, write.at)
+            for warehouse, (n, _, certain) in found.items():
                 if certain:
                     self.newest[warehouse] = max(n, self.newest.get(warehouse, 0))
             self._heal(write)
@@ -65,7 +65,7 @@ class Timeline:
         return step
 
     def shown_at(self, warehouse: str, n: int) -> float | None:
-        """When this update, or a newer one, was shown first."""
+        """When this update, or a newer one, may have been shown first: a zero counts as the newest one there was."""
         reached = self._reached.get(warehouse, [])
         place = bisect_left(reached, n, key=lambda one: one[0])
         return reached[place][1] if place < len(reached) else None
@@ -93,12 +93,13 @@ class Timeline:
             self.healed.append(Healed(self._wrong_since, write.at))
             self._wrong_since = None
 
-    def _read(self, write: Write) -> dict[str, tuple[int, bool]] | None:
-        """By warehouse shown at the place that was written: which update, and whether that is certain."""
+    def _read(self, write: Write) -> dict[str, tuple[int, int, bool]] | None:
+        """By warehouse shown at the place that was written: which update, the newest that it may be, and whether that
+        is certain."""
         digits = digits_of(write.quantity, len(self.warehouses))
         if digits is None:
             return None
-        found: dict[str, tuple[int, bool]] = {}
+        found: dict[str, tuple[int, int, bool]] = {}
         for (warehouse, location), digit in zip(self.warehouses.items(), digits, strict=True):
             if (location or "") != write.location:
                 if digit:
@@ -108,5 +109,6 @@ class Timeline:
             n = n_of(digit, self.shape, newest=self.newest.get(warehouse, 0), at_most=at_most)
             if n is None:
                 return None
-            found[warehouse] = (n, not is_ambiguous(digit, self.shape))
+            ambiguous = is_ambiguous(digit, self.shape)
+            found[warehouse] = (n, latest_zero(at_most) if ambiguous else n, not ambiguous)
         return found or None
