@@ -11,7 +11,7 @@ import pytest
 from lumbung.sandbox.bucket import Bucket
 from lumbung.sandbox.errors import RefusedError
 from lumbung.sandbox.faults import ArmedFaults, FaultSet
-from lumbung.sandbox.limits import Limit, Limits
+from lumbung.sandbox.limits import Buckets, Limit
 from lumbung.sandbox.server import Sandbox
 
 from .conftest import Controller
@@ -446,7 +446,7 @@ async def test_an_item_with_a_failing_model_cannot_be_read_but_stands_on_its_sho
 
 
 def store_limit(sandbox: Sandbox, store: str, calls_per_s: float, channel: str = "blib") -> None:
-    sandbox.limits.set(channel, store, Limit(calls_per_s), time.monotonic())
+    sandbox.limits.stores.set(channel, store, Limit(calls_per_s), time.monotonic())
 
 
 async def test_a_stores_own_limit_holds_whatever_is_armed_and_is_not_filled_by_it(
@@ -524,11 +524,11 @@ async def test_a_reset_forgets_the_limits_of_stores_and_what_was_over_them(
 
 async def test_stores_of_one_application_share_its_limit(sandbox: Sandbox, app: App, control: Controller) -> None:
     """What is over its store's own limit does not count for it."""
-    sandbox.application_limits.set("shpe", str(SHOPEE_STORE["partner_id"]), Limit(0.001, 2.0), time.monotonic())
+    sandbox.limits.applications.set("shpe", str(SHOPEE_STORE["partner_id"]), Limit(0.001, 2.0), time.monotonic())
     store_limit(sandbox, str(SHOP), 0.001, "shpe")
     for quantity in (1, 2, 3):
         await app.set((55, quantity))
-    sandbox.limits.clear()
+    sandbox.limits.stores.clear()
     for quantity in (4, 5):
         await app.set((55, quantity))
     faults = ["", "store_limit", "store_limit", "", "application_limit"]
@@ -540,7 +540,7 @@ async def test_stores_of_one_application_share_its_limit(sandbox: Sandbox, app: 
 
 
 def test_a_stores_own_limit_holds_its_burst_and_fills_at_its_rate() -> None:
-    limits = Limits(("blib",))
+    limits = Buckets(("blib",))
     limits.set("blib", "a", Limit(2.0, 3.0), now=100.0)
     admitted = [limits.admits("blib", "a", at) for at in (100.0, 100.0, 100.0, 100.0, 100.5, 100.5, 200.0)]
     assert admitted == [True, True, True, False, True, False, True]

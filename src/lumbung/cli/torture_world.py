@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from lumbung.cli.compose import Installation
 from lumbung.cli.sandbox_stores import BlibliStore, BukalapakStore, SandboxStore, ShopeeStore
 from lumbung.cli.seeding import add_application, add_partner, add_store, put_tokens
 from lumbung.db import catalogue, stores, tenants, wake
+from lumbung.db.query import Connection
 from lumbung.inventory.listings import Mapped, import_listings
 from lumbung.model import StockLimit, UnknownSku
 from lumbung.torture.market import Market
@@ -21,6 +22,7 @@ TOKEN_SECONDS = 12  # of an access token, when tokens are to grow old under fire
 TOKEN_SECONDS_IN_PEACE = 4 * 3600
 QUIESCE_SECONDS = 2.5  # of a store: how long a lost call may still take effect
 SEALED = "sealed"  # credentials that nobody can decrypt
+SEALED_CODE = "SEA"  # such a store's code begins with it
 FAILING = "failing"
 BANNED = "banned"
 UNREADABLE = "unreadable"
@@ -56,15 +58,27 @@ class Shared:
     partner_key: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`market_url`: the marketplaces as workers reach them; `names`: of what goes wrong; `limits`: of every store, as
+    its credentials file has them."""
+
+    hub: Installation
+    market_url: str
+    size: Size
+    names: Collection[str]
+    limits: dict[str, str]
+    shared: Shared
+
+
 async def make(hub: Installation, market_url: str, size: Size, names: Collection[str], limits: dict[str, str]) -> Made:
-    """In the hub. `market_url`: the marketplaces as workers reach them; `names`: of what goes wrong; `limits`: of every
-    store, as its credentials file has them."""
+    """In the hub; the arguments are those of a Recipe."""
+    recipe = Recipe(hub, market_url, size, names, limits, await _application(hub, market_url, size))
     made = Made(World(()))
-    shared = await _application(hub, market_url, size)
-    plans = []
-    for number in range(1, size.tenants + 1):
-        poison = "poison" in names and number == 1
-        plans.append(await _tenant(hub, market_url, size, number, names, limits, made, shared, poison=poison))
+    plans = [
+        await _tenant(recipe, number, made, poison="poison" in names and number == 1)
+        for number in range(1, size.tenants + 1)
+    ]
     made.world = World(tuple(plans), made.world.poisoned)
     return made
 
@@ -107,22 +121,10 @@ async def agree_again(hub: Installation, made: Made, market: Market, channel: st
     await wake.try_notify(hub.pool, [plan.id])
 
 
-async def _tenant(
-    hub: Installation,
-    market_url: str,
-    size: Size,
-    number: int,
-    names: Collection[str],
-    limits: dict[str, str],
-    made: Made,
-    shared: Shared,
-    *,
-    poison: bool,
-) -> TenantPlan:
-    name, partner_id = f"Toko {number}", f"TORTURE{number}"
-    skus = tuple(f"sku{n}" for n in range(1, size.skus + 1))
-    on_sandbox = _stores(number, limits, names, shared, poison=poison)
-    sealed = {"blib": f"SEA-{number}"} if poison else {}
+async def _tenant(recipe: Recipe, number: int, made: Made, *, poison: bool) -> TenantPlan:
+    hub, name, partner_id = recipe.hub, f"Toko {number}", f"TORTURE{number}"
+    skus = tuple(f"sku{n}" for n in range(1, recipe.size.skus + 1))
+    on_sandbox = _stores(recipe, number, poison=poison)
     unreadable = ("blib", on_sandbox[0].code, skus[-1]) if poison else None
     async with hub.pool.transaction() as connection:
         tenant_id = await tenants.add_tenant(
@@ -137,33 +139,10 @@ async def _tenant(
         await catalogue.put_variants(connection, tenant_id, [(sku, sku) for sku in skus])
         plans, mapped = [], []
         for store in on_sandbox:
-            shares = shared if store.channel == shared.plan.channel else None
-            store_id = await add_store(
-                connection,
-                hub.keyring,
-                tenant_id,
-                store,
-                warehouses,
-                market_url,
-                application_id=None if shares is None else shares.id,
-            )
+            plan = await _store(connection, recipe, tenant_id, name, store, warehouses)
             made.on_sandbox[store.channel, store.code] = store
-            plan = StorePlan(
-                store_id,
-                name,
-                store.channel,
-                store.code,
-                dict(store.warehouses),
-                size.calls_per_second,
-                SEALED if sealed.get(store.channel) == store.code else "",
-                None if shares is None else shares.plan,
-            )
             plans.append(plan)
-            if plan.poison:
-                await stores.set_credentials(
-                    connection, tenant_id=tenant_id, store_id=store_id, credentials=secrets.token_bytes(64)
-                )
-            mapped += [_mapped(store, store_id, sku, unreadable) for sku in skus]
+            mapped += [_mapped(store, plan.id, sku, unreadable) for sku in skus]
         await import_listings(
             connection,
             tenant_id,
@@ -179,17 +158,50 @@ async def _tenant(
     return TenantPlan(tenant_id, name, partner_id, secret, skus, tuple(plans))
 
 
+async def _store(
+    connection: Connection,
+    recipe: Recipe,
+    tenant_id: int,
+    tenant: str,
+    store: SandboxStore,
+    warehouses: Mapping[str, int],
+) -> StorePlan:
+    shared = recipe.shared if store.channel == recipe.shared.plan.channel else None
+    store_id = await add_store(
+        connection,
+        recipe.hub.keyring,
+        tenant_id,
+        store,
+        warehouses,
+        recipe.market_url,
+        application_id=None if shared is None else shared.id,
+    )
+    poison = SEALED if store.code.startswith(SEALED_CODE) else ""
+    if poison:
+        await stores.set_credentials(
+            connection, tenant_id=tenant_id, store_id=store_id, credentials=secrets.token_bytes(64)
+        )
+    return StorePlan(
+        store_id,
+        tenant,
+        store.channel,
+        store.code,
+        dict(store.warehouses),
+        recipe.size.calls_per_second,
+        poison,
+        None if shared is None else shared.plan,
+    )
+
+
 def _mapped(store: SandboxStore, store_id: int, sku: str, unreadable: Place | None) -> Mapped:
     nonsense = (store.channel, store.code, sku) == unreadable
     return Mapped(sku, store_id, store.channel, NONSENSE if nonsense else store.remote_variant(sku))
 
 
-def _stores(
-    number: int, limits: dict[str, str], names: Collection[str], shared: Shared, *, poison: bool
-) -> list[SandboxStore]:
+def _stores(recipe: Recipe, number: int, *, poison: bool) -> list[SandboxStore]:
     """One warehouse and two, one number for both and one for each, one call a listing and many a call."""
     first, second = WAREHOUSES
-    lasts = TOKEN_SECONDS if "expiring-tokens" in names else TOKEN_SECONDS_IN_PEACE
+    limits, lasts = recipe.limits, TOKEN_SECONDS if "expiring-tokens" in recipe.names else TOKEN_SECONDS_IN_PEACE
     found: list[SandboxStore] = [
         BlibliStore(f"Blibli {number}", f"TOA-{number}", {first: None}, limits=limits),
         BlibliStore(f"Blibli both {number}", f"TOB-{number}", {first: None, second: None}, limits=limits),
@@ -199,9 +211,9 @@ def _stores(
         ),
         ShopeeStore(
             f"Shopee {number}", f"9{number:04}", {first: "IDJ", second: "IDS"},
-            limits=limits, access_seconds=lasts, partner_id=APPLICATION, partner_key=shared.partner_key,
+            limits=limits, access_seconds=lasts, partner_id=APPLICATION, partner_key=recipe.shared.partner_key,
         ),
     ]  # fmt: skip
     if poison:
-        found.append(BlibliStore(f"Sealed {number}", f"SEA-{number}", {first: None}, limits=limits))
+        found.append(BlibliStore(f"Sealed {number}", f"{SEALED_CODE}-{number}", {first: None}, limits=limits))
     return found

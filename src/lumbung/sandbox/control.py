@@ -103,7 +103,6 @@ class Control:
         ledger: Ledger,
         faults: Faults,
         limits: Limits,
-        application_limits: Limits,
         traffic: Traffic,
         front: Front,
         marketplaces: dict[str, Marketplace],
@@ -111,7 +110,6 @@ class Control:
         self._ledger = ledger
         self._faults = faults
         self._limits = limits
-        self._application_limits = application_limits
         self._traffic = traffic
         self._front = front
         self._marketplaces = marketplaces
@@ -147,7 +145,6 @@ class Control:
         self._front.drop_pending()
         self._faults.clear()
         self._limits.clear()
-        self._application_limits.clear()
         self._traffic.reset()
         self._ledger.clock.ahead_seconds = 0.0
         self._ledger.reset(keep_stores=keep_stores)
@@ -167,8 +164,8 @@ class Control:
             "in_flight": self._traffic.in_flight,
             "max_in_flight_per_listing": self._traffic.max_in_flight_per_listing,
             "late_writes_pending": self._front.late_pending,
-            "over_store_limit": self._limits.over,
-            "over_application_limit": self._application_limits.over,
+            "over_store_limit": self._limits.stores.over,
+            "over_application_limit": self._limits.applications.over,
         }
 
     async def _listings(self, request: web.Request) -> object:
@@ -213,7 +210,7 @@ class Control:
     async def _put_limit(self, request: web.Request) -> object:
         store = self._ledger.store(request.match_info["channel"], request.match_info["store"])
         limit = read_shape(await _body(request), Limit)
-        self._limits.set(store.channel, store.name, limit, time.monotonic())
+        self._limits.stores.set(store.channel, store.name, limit, time.monotonic())
         return {"channel": store.channel, "store": store.name, "calls_per_s": limit.calls_per_s, "burst": limit.size}
 
     async def _put_application_limit(self, request: web.Request) -> object:
@@ -221,13 +218,8 @@ class Control:
         channel, application = request.match_info["channel"], request.match_info["application"]
         self._marketplace(channel)
         limit = read_shape(await _body(request), Limit)
-        self._application_limits.set(channel, application, limit, time.monotonic())
-        return {
-            "channel": channel,
-            "application": application,
-            "calls_per_s": limit.calls_per_s,
-            "burst": limit.size,
-        }
+        self._limits.applications.set(channel, application, limit, time.monotonic())
+        return {"channel": channel, "application": application, "calls_per_s": limit.calls_per_s, "burst": limit.size}
 
     def _marketplace(self, channel: str) -> Marketplace:
         marketplace = self._marketplaces.get(channel)

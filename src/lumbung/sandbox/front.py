@@ -15,7 +15,7 @@ from lumbung.sandbox.entries import CallEntry
 from lumbung.sandbox.faults import ArmedFaults, Faults, RowFaults
 from lumbung.sandbox.gate import Gate
 from lumbung.sandbox.ledger import Ledger
-from lumbung.sandbox.limits import Limits
+from lumbung.sandbox.limits import APPLICATION_LIMIT, STORE_LIMIT, Limits
 from lumbung.sandbox.marketplace import Handler, ListingFailsError, Marketplace
 from lumbung.sandbox.traffic import Traffic
 
@@ -23,7 +23,6 @@ BODY_BYTES_MAX = 1024 * 1024
 KEPT_BYTES_MAX = 4 * 1024
 NO_ROW_FAULTS: RowFaults = {}
 DAY_SECONDS = 86_400
-STORE_LIMIT, APPLICATION_LIMIT = "store_limit", "application_limit"
 THROTTLES = frozenset(
     {"throttle_rate", "rate_limit_per_s", "application_rate_limit_per_s", "quota_calls", STORE_LIMIT, APPLICATION_LIMIT}
 )
@@ -56,20 +55,11 @@ class Visit(msgspec.Struct, frozen=True):
 class Front:
     """Takes the calls of every marketplace. `stopping` ends all waiting at once."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        faults: Faults,
-        limits: Limits,
-        application_limits: Limits,
-        traffic: Traffic,
-        stopping: asyncio.Event,
-    ):
+    def __init__(self, ledger: Ledger, faults: Faults, limits: Limits, traffic: Traffic, stopping: asyncio.Event):
         self.gates: dict[str, Gate] = {}
         self._ledger = ledger
         self._faults = faults
         self._limits = limits
-        self._application_limits = application_limits
         self._traffic = traffic
         self._stopping = stopping
         self._work: set[asyncio.Task[Outcome]] = set()
@@ -133,14 +123,8 @@ class Front:
             self._ledger.era,
             number=self._ledger.receive(),
             caller=request.remote or "",
-            over=self._limit_reached(marketplace.channel, target, received_s),
+            over=self._limits.exceeded(marketplace.channel, target.store, target.application, received_s),
         )
-
-    def _limit_reached(self, channel: str, target: Target, now: float) -> str:
-        """A call that is over its store's limit does not count for its application's."""
-        if not self._limits.admits(channel, target.store, now):
-            return STORE_LIMIT
-        return "" if self._application_limits.admits(channel, target.application, now) else APPLICATION_LIMIT
 
     async def _outcome(self, visit: Visit, status: int) -> Outcome:
         if status != 200 and not visit.over:

@@ -9,6 +9,9 @@ import msgspec
 
 from lumbung.sandbox.bucket import Bucket
 
+STORE_LIMIT, APPLICATION_LIMIT = "store_limit", "application_limit"
+"""What a call's `fault` says that was over one."""
+
 Calls = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 Burst = Annotated[float, msgspec.Meta(ge=1, le=1_000_000)]
 
@@ -27,9 +30,9 @@ class Limit(msgspec.Struct, frozen=True):
         return self.burst if self.burst is not None else max(1.0, self.calls_per_s)
 
 
-class Limits:
-    """A bucket for each store, or each application. Only a new limit and a reset fill it again: a fault set does not,
-    nor does a PUT of a store.
+class Buckets:
+    """One for each store, or each application. Only a new limit and a reset fill it again: a fault set does not, nor
+    does a PUT of a store.
 
     Every call is counted that says it is theirs, whatever comes of it. Times are monotonic seconds.
     """
@@ -61,3 +64,20 @@ class Limits:
     def clear(self) -> None:
         self._buckets.clear()
         self._over = dict.fromkeys(self._over, 0)
+
+
+class Limits:
+    """Of stores and of applications. A call that is over its store's limit does not count for its application's."""
+
+    def __init__(self, channels: tuple[str, ...]):
+        self.stores, self.applications = Buckets(channels), Buckets(channels)
+
+    def exceeded(self, channel: str, store: str, application: str, now: float) -> str:
+        """Counts a call; STORE_LIMIT or APPLICATION_LIMIT when it is over one, else ""."""
+        if not self.stores.admits(channel, store, now):
+            return STORE_LIMIT
+        return "" if self.applications.admits(channel, application, now) else APPLICATION_LIMIT
+
+    def clear(self) -> None:
+        self.stores.clear()
+        self.applications.clear()

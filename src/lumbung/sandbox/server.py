@@ -42,10 +42,9 @@ class Sandbox:
         self._stopping = asyncio.Event()
         self.faults = Faults(tuple(self._marketplaces))
         self.traffic = Traffic()
-        self.limits, self.application_limits = (Limits(tuple(self._marketplaces)) for _ in range(2))
-        limits = self.limits, self.application_limits
-        self._front = Front(self.ledger, self.faults, *limits, self.traffic, self._stopping)
-        self._control = Control(self.ledger, self.faults, *limits, self.traffic, self._front, self._marketplaces)
+        self.limits = Limits(tuple(self._marketplaces))
+        self._front = Front(self.ledger, self.faults, self.limits, self.traffic, self._stopping)
+        self._control = Control(self.ledger, self.faults, self.limits, self.traffic, self._front, self._marketplaces)
 
     @classmethod
     @asynccontextmanager
