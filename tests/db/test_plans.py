@@ -137,7 +137,7 @@ def many_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 BUSY, BUSY_STORE = LISTINGS // DUE, 1 + LISTINGS // DUE % STORES
-BUSY_ONES, CHANGES, PAGES_MAX = 400, 100, 8
+BUSY_ONES, CHANGES, PAGES_MAX, PAGES_OF_A_WRITE_MAX = 400, 100, 8, 20
 
 ASKED: list[tuple[Query, dict[str, Any]]] = [
     (
@@ -513,3 +513,29 @@ async def test_a_row_is_found_at_once_however_many_dead_versions_a_snapshot_keep
     ]
     assert sum(rows_of(node) for node in scans) >= len(MANY)
     assert max(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in scans) <= PAGES_MAX * len(MANY)
+
+
+def changed(values: dict[str, Any], **others: Any) -> dict[str, Any]:
+    return many_of({**values, **others})
+
+
+WRITES: list[tuple[Query, dict[str, Any]]] = [
+    (DELIVERY["record_states"], many_of(RECORDED)),
+    (STOCK["write_states"], changed(STATES, lanes=[1])),
+    (STOCK["write_contributions"], changed(CONTRIBUTIONS, item_ids=[None])),
+    (STOCK["write_levels"], {**changed(LEVELS), "variant_ids": MANY}),
+]
+
+
+@pytest.mark.parametrize(("query", "values"), WRITES, ids=[query.name for query, _ in WRITES])
+async def test_a_row_is_written_without_a_look_at_its_dead_versions(
+    churned_database: str, query: Query, values: dict[str, Any]
+) -> None:
+    """A unique index would look at each of them before it takes another entry of that key."""
+    plan = await plan_of(churned_database, query, values, mode="generic", carried_out=True)
+    nodes = all_nodes(plan)
+    [update] = [node for node in nodes if node.get("Operation") == "Update"]
+    assert sum(rows_of(part) for part in update["Plans"][:1]) == len(MANY)
+    assert max(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in nodes) <= (
+        PAGES_OF_A_WRITE_MAX * len(MANY)
+    )

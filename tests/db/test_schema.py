@@ -18,6 +18,7 @@ from lumbung.db.schema import Migration
 from lumbung.errors import ConfigurationError, LockBusy
 from lumbung.model import DueFor, Lane, ListingStatus, StockLimit, StoreMode, UnknownSku, WaitReason
 from lumbung.settings import Settings
+from tests.db.delivering import blocked
 from tests.world import World, stock_update
 
 COVERS = {
@@ -51,17 +52,57 @@ async def tables(pool: Pool) -> list[str]:
 
 
 async def test_every_table_of_a_tenant_has_a_primary_key_that_begins_with_tenant_id(world: World) -> None:
+    """Or an index of its key alone, where rows change too often for a unique one (migration 0006)."""
     rows = await world.rows(
         """
         SELECT c.relname AS name, (
-            SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
-            WHERE i.indrelid = c.oid AND i.indisprimary) AS first
+            SELECT a.attname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+            WHERE i.indrelid = c.oid AND (i.indisprimary OR x.relname = c.relname || '_key')) AS first,
+            c.relreplident = 'f'
+            OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS told_apart
         FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
         """
     )
     first = {row["name"]: row["first"] for row in rows}
     assert {name for name, column in first.items() if column != "tenant_id"} == OF_THE_INSTALLATION
     assert None not in first.values()
+    assert all(row["told_apart"] for row in rows)  # or they could not be replicated logically
+
+
+BUSY_ROWS = {
+    "listing_state": "listing_id = (SELECT min(listing_id) FROM listing_state)",
+    "contribution": "listing_id = (SELECT min(listing_id) FROM contribution)",
+    "stock_level": "variant_id = (SELECT min(variant_id) FROM stock_level)",
+}
+
+
+@pytest.mark.parametrize("table", BUSY_ROWS)
+async def test_a_key_without_a_unique_index_is_unique_all_the_same(world: World, table: str) -> None:
+    await world.small()
+    await world.accepted(stock_update(blib=1))
+    copy = f"INSERT INTO {table} SELECT * FROM {table} WHERE {BUSY_ROWS[table]}"  # noqa: S608
+    with pytest.raises(asyncpg.UniqueViolationError, match="already"):
+        await world.execute(copy)
+    column = BUSY_ROWS[table].partition(" ")[0]
+    await world.execute(f"UPDATE {table} SET {column} = {column}")  # noqa: S608
+    assert await world.value(f"SELECT count(*) = count(DISTINCT {column}) FROM {table}")  # noqa: S608
+
+
+@pytest.mark.parametrize("table", BUSY_ROWS)
+async def test_of_two_that_make_the_same_row_at_once_the_second_is_refused(world: World, table: str) -> None:
+    await world.small()
+    await world.accepted(stock_update(blib=1))
+    async with world.pool.connection() as one, world.pool.connection() as two:
+        await one.execute(f"CREATE TABLE copy AS SELECT * FROM {table} WHERE {BUSY_ROWS[table]}; DELETE FROM {table}")  # noqa: S608
+        insert = f"INSERT INTO {table} SELECT * FROM copy"  # noqa: S608
+        await one.execute(f"BEGIN; {insert}")
+        second = asyncio.create_task(two.execute(insert))
+        await blocked(world)
+        await one.execute("COMMIT")
+        with pytest.raises(asyncpg.UniqueViolationError, match="already"):
+            await second
+    assert await world.value(f"SELECT count(*) FROM {table}") == 1  # noqa: S608
 
 
 WORDS: list[tuple[str, str, type[StrEnum]]] = [
@@ -205,9 +246,9 @@ async def test_a_lease_that_means_nothing_is_refused(world: World) -> None:
 async def test_listing_state_has_no_index_but_its_key_the_lanes_and_what_is_parked(world: World) -> None:
     rows = await world.rows("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'listing_state' ORDER BY 1")
     assert {row["indexname"]: row["indexdef"].partition(" USING ")[2] for row in rows} == {
+        "listing_state_key": "btree (tenant_id, listing_id) WITH (deduplicate_items=off)",
         "listing_state_lane": "btree (tenant_id, store_id, lane, listing_id) WHERE (lane > 0)",
         "listing_state_parked": "btree (tenant_id, store_id, listing_id) WHERE (park_reason IS NOT NULL)",
-        "listing_state_pkey": "btree (tenant_id, listing_id) WITH (deduplicate_items=off)",
     }
 
 

@@ -59,12 +59,25 @@ GROUP BY l.store_id, l.remote_variant
 -- name: doubt_states!
 -- What is delivered to these is confirmed later: a call whose quantity nobody knows may still take effect.
 -- One without a figure has a state from now on, because of that alone.
-INSERT INTO listing_state AS s (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due, doubtful_until)
-SELECT l.tenant_id, l.id, l.store_id, 'idle', 0, 0, 0, clock_timestamp() + r.seconds * interval '1 second'
-FROM unnest(:ids::bigint[], :seconds::float8[]) AS r (listing_id, seconds)
-JOIN listing l ON l.tenant_id = :tenant_id AND l.id = r.listing_id
-ORDER BY 1, 2
-ON CONFLICT (tenant_id, listing_id) DO UPDATE SET doubtful_until = EXCLUDED.doubtful_until, quantity_doubtful = NULL
+-- Under the variants' locks, as all that makes states; those that are there are locked as the delivery half locks them, sorted.
+WITH r AS MATERIALIZED (
+    SELECT l.tenant_id, l.id AS listing_id, l.store_id, clock_timestamp() + r.seconds * interval '1 second' AS doubtful_until
+    FROM unnest(:ids::bigint[], :seconds::float8[]) AS r (listing_id, seconds)
+    JOIN listing l ON l.tenant_id = :tenant_id AND l.id = r.listing_id
+), known AS MATERIALIZED (
+    SELECT s.tenant_id, s.listing_id FROM listing_state s
+    WHERE s.tenant_id = :tenant_id AND s.listing_id = ANY(:ids::bigint[])
+    ORDER BY s.tenant_id, s.listing_id
+    FOR NO KEY UPDATE
+), written AS (
+    UPDATE listing_state s SET doubtful_until = r.doubtful_until, quantity_doubtful = NULL
+    FROM known k JOIN r USING (tenant_id, listing_id)
+    WHERE s.tenant_id = k.tenant_id AND s.listing_id = k.listing_id
+)
+INSERT INTO listing_state (tenant_id, listing_id, store_id, state, lane, version_due, quantity_due, doubtful_until)
+SELECT r.tenant_id, r.listing_id, r.store_id, 'idle', 0, 0, 0, r.doubtful_until
+FROM r
+WHERE NOT EXISTS (SELECT FROM known k WHERE (k.tenant_id, k.listing_id) = (r.tenant_id, r.listing_id))
 
 -- name: list_listings
 SELECT l.id, v.sku, l.store_id, s.name AS store, s.channel, l.remote_variant, t.state, t.quantity_due, t.quantity_delivered,
