@@ -236,6 +236,24 @@ async def test_hot_rows_have_room_and_are_vacuumed_early(world: World) -> None:
     assert {table: {name: float(value) for name, _, value in options} for table, options in found.items()} == HOT
 
 
+async def test_weeks_of_the_histories_are_vacuumed_as_they_grow_and_not_for_their_dead_rows(world: World) -> None:
+    """New ones as they are made, older ones by the migration."""
+    weeks = """
+        SELECT inhparent::regclass::text || ' ' || relname AS week, reloptions FROM pg_class
+        JOIN pg_inherits ON inhrelid = pg_class.oid WHERE relkind = 'r'
+    """
+    made = {row["week"]: row["reloptions"] for row in await world.rows(weeks)}
+    assert {week.split()[0] for week in made} == {"stock_update", "item", "stock_change", "call"}
+    assert all("autovacuum_vacuum_scale_factor=5" in options for options in made.values())
+    name = next(week for week in made if week.startswith("item ")).split()[1]
+    await world.execute(f"ALTER TABLE {name} RESET (autovacuum_vacuum_scale_factor)")
+    [migration] = [one for one in schema.migrations() if one.number == 7]
+    await world.execute(migration.sql)
+    assert {row["week"]: sorted(row["reloptions"]) for row in await world.rows(weeks)} == {
+        week: sorted(options) for week, options in made.items()
+    }
+
+
 async def test_a_lease_that_means_nothing_is_refused(world: World) -> None:
     await world.small()
     for change in ("lifetime_seconds = 0", "quiesce_seconds = -1", "trouble = 'a'", "trouble_since = now()"):
@@ -404,7 +422,7 @@ async def test_partitions_have_the_room_that_their_rows_need_and_every_index(wor
     )
     assert {row["parent"] for row in rows} == set(PARTITIONED)
     for row in rows:
-        assert row["options"] == [f"fillfactor={PARTITIONED[row['parent']]}"]
+        assert row["options"] == [f"fillfactor={PARTITIONED[row['parent']]}", "autovacuum_vacuum_scale_factor=5"]
         assert row["indexes"] == row["wanted"] > 0
 
 

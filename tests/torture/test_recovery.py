@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import lumbung
+from lumbung.hub_process import Life
 from lumbung.torture import recovery
 from lumbung.torture.clearness import Lost
 from lumbung.torture.figures import Takeover
 from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import events
 from lumbung.torture.journal import Deed
-from lumbung.torture.process import Life
 from tests.torture.scene import LIFETIME, WORKER, clearness, journal
 
 PRODUCT = Path(lumbung.__file__).parent

@@ -9,6 +9,7 @@ import typer
 
 from lumbung.cli import (
     application,
+    bench,
     channel,
     demo,
     doctor,
@@ -55,6 +56,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox)
 app.command("torture")(torture.torture)
+app.command("bench")(bench.bench)
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(partner.app, name="partner")
 app.add_typer(warehouse.app, name="warehouse")

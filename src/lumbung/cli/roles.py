@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import start_http_server
@@ -26,6 +27,8 @@ from lumbung.keyring import Keyring
 from lumbung.settings import Settings
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 NO_ADDRESS = "--host must be an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
@@ -176,6 +179,25 @@ def run_until_signalled(work: Callable[[asyncio.Event], Awaitable[None]], *, sup
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())
+
+
+def run_unless_signalled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run to its end and return what it gives; SIGTERM or Ctrl-C cancels it and raises KeyboardInterrupt."""
+    results: list[T] = []
+
+    async def main(stop: asyncio.Event) -> None:
+        running = asyncio.create_task(work())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not running.done():
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            raise KeyboardInterrupt
+        results.append(running.result())
+
+    run_until_signalled(main)
+    return results[0]
 
 
 async def _watch_parent(stop: asyncio.Event) -> None:

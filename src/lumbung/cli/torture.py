@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import shlex
 import sys
 import tempfile
@@ -15,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 
-from lumbung.cli import EXIT_WRONG, logs, output
+from lumbung.cli import EXIT_WRONG, logs, machine, output
 from lumbung.cli import torture_world as making
 from lumbung.cli.compose import installation
-from lumbung.cli.roles import free_port, run_until_signalled
+from lumbung.cli.roles import free_port, run_unless_signalled
 from lumbung.db.database import recreate
 from lumbung.db.embedded import PORT, EmbeddedPostgres
 from lumbung.errors import ConfigurationError
@@ -174,25 +172,11 @@ def run(plan: Plan, directory: Path) -> Result:
         raise ConfigurationError("lumbung torture needs Linux: each worker calls from a loopback address of its own")
     directory = directory.resolve()
     settings = load(data_dir=directory, database_url="", key_file="", host=HOST)
-    results: list[Result] = []
-
-    async def work(stop: asyncio.Event) -> None:
-        running = asyncio.create_task(_run(plan, settings, server, clock_file))
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not running.done():
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            raise KeyboardInterrupt
-        results.append(running.result())
-
     output.note("starting PostgreSQL")
     clock_file, env = _clock(plan, directory)
     with EmbeddedPostgres.start(directory, env=env) as server:
         asyncio.run(recreate(server.url("postgres"), DATABASE))
-        run_until_signalled(work)
-    return results[0]
+        return run_unless_signalled(partial(_run, plan, settings, server, clock_file))
 
 
 async def _run(plan: Plan, settings: Settings, server: EmbeddedPostgres, clock_file: Path | None) -> Result:
@@ -295,10 +279,6 @@ def _clock(plan: Plan, directory: Path) -> tuple[Path | None, Mapping[str, str]]
 
 
 def _about(result: Result, plan: Plan) -> report.About:
-    cores, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
-    machine = (
-        f"{cores} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    )
     command = shlex.join(["lumbung", *sys.argv[1:]])
     names = tuple(name for name in plan.names if name not in nemesis.STANDING)
-    return report.About(command, machine, f"{datetime.now(UTC):%Y-%m-%d}", result.restless, names)
+    return report.About(command, machine.description(), f"{datetime.now(UTC):%Y-%m-%d}", result.restless, names)

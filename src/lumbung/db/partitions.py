@@ -68,6 +68,14 @@ async def ensure(pool: Pool, *, ahead_days: int, lock_timeout_ms: int = 2000) ->
     return made
 
 
+async def ensure_week(connection: Connection, start: datetime) -> None:
+    """Make what is missing of one week, the Monday of which is `start`."""
+    present = await attached(connection)
+    for parent, fillfactor in PARTITIONED.items():
+        if (name := partition_name(parent, start)) not in present:
+            await _make(connection, parent, name, start, fillfactor)
+
+
 async def attached(connection: Connection) -> set[str]:
     """The names of the partitions that rows can go into."""
     return {partition.name for partition in await _partitions(connection) if partition.attached}

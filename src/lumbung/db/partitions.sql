@@ -11,8 +11,10 @@ LEFT JOIN pg_inherits ON inhrelid = child.oid
 ORDER BY child.relname
 
 -- name: partition_statements
--- The two statements that make and attach one partition, with their names quoted.
-SELECT 1 AS step, format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) WITH (fillfactor = %s)',
+-- The two statements that make and attach one partition, with their names quoted. Why dead rows do not call for a vacuum:
+-- migrations/0007_vacuum_of_histories.sql.
+SELECT 1 AS step, format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)'
+              ' WITH (fillfactor = %s, autovacuum_vacuum_scale_factor = 5)',
               :name::text, :parent::text, :fillfactor::int) AS sql
 UNION ALL
 SELECT 2, format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 from lumbung.db import inspection
 from lumbung.errors import LumbungError
+from lumbung.hub_process import HubProcess
 from lumbung.torture import settled
 from lumbung.torture.journal import Deed, Journal
 from lumbung.torture.nemesis import Nemesis
 from lumbung.torture.operator import look_after
-from lumbung.torture.process import HubProcess
 from lumbung.torture.settled import AtRest
 from lumbung.torture.targets import Targets
 from lumbung.torture.workload import Workload

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lumbung.torture.process import HubProcess
+from lumbung.hub_process import HubProcess
 from lumbung.torture.proxy import Proxy, Upstream
 
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from lumbung.torture.process import HubProcess
+from lumbung.hub_process import HubProcess
 
 PROGRAM = """
 import os, signal, sys

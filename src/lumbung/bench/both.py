@@ -1,0 +1,62 @@
+"""Accepting and pushing together, each compared with itself alone in the same round.
+
+Every update names one SKU that is listed twice, and each of its listings is a call of its own. Three worlds that are
+alike: one is only accepted for, one only delivered to, one both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lumbung.bench.accept import CONNECTIONS, checked
+from lumbung.bench.figure import Figure, Target
+from lumbung.bench.push import DRAIN_SECONDS_MAX, backlog, recorded
+from lumbung.bench.requests import updates
+from lumbung.bench.rig import Rig, until
+from lumbung.bench.world import BenchWorld
+from lumbung.db import bench as db
+
+
+@dataclass(slots=True)
+class Measured:
+    accepted: list[float] = field(default_factory=list)
+    pushed: list[float] = field(default_factory=list)
+    accepted_beside: list[float] = field(default_factory=list)
+    pushed_beside: list[float] = field(default_factory=list)
+
+
+async def measure(rig: Rig, world: BenchWorld) -> list[Figure]:
+    found = Measured()
+    async with rig.api() as api:
+        accepting = rig.generator(api.url, updates(world.tenants, seed=2))
+        for number in range(rig.rounds):
+            rig.note(f"both: round {number + 1} of {rig.rounds}")
+            found.accepted.append(checked(await accepting.ceaselessly(rig.seconds, CONNECTIONS)).per_second)
+            async with rig.pool.connection() as connection:
+                await db.settle_all(connection)
+                await db.tidy(connection)
+            async with rig.worker() as worker:
+                found.pushed.append(await backlog(rig, world, worker))
+                before = await recorded(worker)
+                load = checked(await accepting.ceaselessly(rig.seconds, CONNECTIONS))
+                pushed = await recorded(worker) - before
+                found.accepted_beside.append(load.per_second)
+                found.pushed_beside.append(pushed / load.seconds)
+                await until(lambda: _nothing_due(rig), DRAIN_SECONDS_MAX, "everything to be delivered")
+    return _figures(found)
+
+
+async def _nothing_due(rig: Rig) -> bool:
+    async with rig.pool.connection() as connection:
+        return not await db.anything_due(connection)
+
+
+def _figures(found: Measured) -> list[Figure]:
+    a, p = (Figure(f"{what} alone", "/s", tuple(v)) for what, v in (("accept", found.accepted), ("push", found.pushed)))
+    a2 = Figure("accept beside push", "/s", tuple(found.accepted_beside))
+    p2 = Figure("push beside accept", "/s", tuple(found.pushed_beside))
+    shares = tuple(
+        beside / alone + other / other_alone
+        for beside, alone, other, other_alone in zip(a2.values, a.values, p2.values, p.values, strict=True)
+    )
+    return [a, p, a2, p2, Figure("A'/A + P'/P", "", shares, Target(0.85, 0.95))]
