@@ -90,6 +90,9 @@ class Settings:
     # Accepting
     group_wait_ms: float = _setting(2.0, "a group of updates is committed after this, or when full")
     group_updates_max: int = _setting(256, "updates in a group")
+    group_updates_min: int = _setting(
+        32, "updates that wait are not divided into smaller groups than this to be committed at the same time"
+    )
     group_commits_in_flight_max: int = _setting(2, "groups committed at the same time by a process")
     accept_queue_max: int = _setting(
         5000, "updates that wait in a process; more are answered 503 at once; below connections_max"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,13 +15,14 @@ CHUNK = b"x" * SMALL_BYTES
 
 
 def request(*chunks: bytes, breaks: BaseException | None = None) -> Any:
-    async def stream() -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-        if breaks is not None:
-            raise breaks
+    left = list(chunks)
 
-    return cast(Any, SimpleNamespace(headers={}, stream=stream))
+    async def receive() -> dict[str, object]:
+        if not left and breaks is not None:
+            raise breaks
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or breaks is not None}
+
+    return cast(Any, SimpleNamespace(headers={}, receive=receive))
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ async def test_200_requests_at_once_are_one_transaction_and_each_gets_its_own_co
     await world.tenant()
     skus = [f"sku{n}" for n in range(50)]
     await world.variants(*skus)
-    group = Committing(world)
+    group = Committing(world, replace(QUICK, group_commits_in_flight_max=1))
     submissions = [group.submission(stock_update(skus[n % 50], n)) for n in range(200)]
     async with group.running():
         receipts = await asyncio.gather(*(group.commits.submit(submission) for submission in submissions))
@@ -129,6 +129,24 @@ async def test_200_requests_at_once_are_one_transaction_and_each_gets_its_own_co
     ids = {record.transaction_code: record.id for record in await world.history(1000)}
     assert [ids[s.transaction_code] for s in submissions] == [receipt.update_id for receipt in receipts]
     assert [await level(world, sku) for sku in skus] == [(150 + n, 4) for n in range(50)]
+
+
+async def test_what_waits_is_divided_among_the_groups_that_may_be_under_way(world: World) -> None:
+    """Else all who send their next update when the last is answered would wait for one group, and the database for
+    them."""
+    await world.tenant()
+    await world.variants(*(f"sku{n}" for n in range(100)))
+    group = Committing(world, replace(QUICK, group_commits_in_flight_max=2, group_updates_min=20))
+    for count, groups in ((100, [50, 50]), (30, [20, 10]), (20, [20])):
+        tasks = [group.submit(stock_update(f"sku{n}", n)) for n in range(count)]
+        await asyncio.sleep(0)  # all of them wait
+        taken = []
+        while part := group.commits._take():
+            taken.append(len(part))
+            for waiting in part:
+                waiting.give_up()
+        assert taken == groups
+        assert [type(result) for result in await results(tasks)] == [Unavailable] * count
 
 
 async def test_200_requests_over_http_share_their_transactions(world: World, keyring: Keyring) -> None:

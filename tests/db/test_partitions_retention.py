@@ -14,7 +14,7 @@ from lumbung.db.pool import Pool
 from tests.world import World, stock_update
 
 HISTORIES = [parent for parent in PARTITIONED if parent != "call"]
-COVERS = {"take_turn", "has_open_updates", "set_lock_timeout", "removal_statements"}
+COVERS = {"take_turn", "has_open_updates", "set_lock_timeout", "reset_lock_timeout", "removal_statements"}
 
 
 async def old_week(world: World, days: int) -> datetime:

@@ -87,3 +87,23 @@ async def test_a_value_too_many_too_few_or_with_another_name_is_an_error(pool: P
             await query.value(connection, a=1, b=2, c=3)
         with pytest.raises(KeyError):
             await query.value(connection, a=1, c=3)
+
+
+async def test_arrays_of_numbers_arrive_as_they_are_also_empty_ones_and_with_nothing_in_them(pool: Pool) -> None:
+    """They are sent as text."""
+    sql = "SELECT $1::bigint[] AS a, $2::smallint[] AS b, $3::int[] AS c, $4::bool[] AS d, $5::text[] AS e"
+    query = Query("arrays", sql, ("a", "b", "c", "d", "e"))
+    values = {"a": [2**53, -1, None], "b": (1, 2), "c": [], "d": [True, None, False], "e": ["a,b", '"{}\\', None]}
+    async with pool.connection() as connection:
+        row = await query.one(connection, **values)
+        nothing = await query.one(connection, **dict.fromkeys(values))
+    assert row is not None and nothing is not None  # noqa: PT018
+    assert dict(row) == {**values, "b": [1, 2]}
+    assert dict(nothing) == dict.fromkeys(values)
+
+
+async def test_a_parameter_that_is_an_array_here_and_not_there_is_sent_as_it_is(pool: Pool) -> None:
+    query = Query("both", "SELECT $1::bigint[] AS a, cardinality($1) AS n, $11 AS last", (*"abcdefghijk",))
+    assert query.sql == "SELECT $1::bigint[] AS a, cardinality($1) AS n, $11 AS last"
+    query = Query("lane", "SELECT $1::smallint[] AS a, $1::smallint[] AS b", ("lanes",))
+    assert query.sql == "SELECT $1::text::smallint[] AS a, $1::text::smallint[] AS b"

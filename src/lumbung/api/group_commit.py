@@ -45,6 +45,11 @@ class _Waiting:
     def sku(self) -> Sku:
         return self.submission.tenant_id, self.submission.update.sku
 
+    def give_up(self) -> None:
+        if not self.result.done():
+            late = "The update was not committed in time: it may still take effect and may be sent again"
+            self.result.set_result(Unavailable(late, retry_after_seconds=1))
+
 
 class GroupCommit:
     def __init__(
@@ -70,20 +75,17 @@ class GroupCommit:
         """Wait until the submission is durably committed. Raises the error that answers it."""
         if self._callers >= self._settings.accept_queue_max:
             raise Unavailable("Too many updates wait to be committed; send this one again", retry_after_seconds=1)
-        waiting = _Waiting(submission, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(submission, loop.create_future())
         self._queues.setdefault(submission.tenant_id, deque()).append(waiting)
         self._count(1)
         self._some.set()
         self._callers += 1
+        expiry = loop.call_later(self._settings.accept_timeout_seconds, waiting.give_up)
         try:
-            async with asyncio.timeout(self._settings.accept_timeout_seconds):
-                result = await waiting.result
-        except TimeoutError:
-            raise Unavailable(
-                "The update was not committed in time: it may still take effect and may be sent again",
-                retry_after_seconds=1,
-            ) from None
+            result = await waiting.result
         finally:
+            expiry.cancel()
             self._callers -= 1
         if isinstance(result, LumbungError):
             raise result
@@ -110,8 +112,10 @@ class GroupCommit:
                 await asyncio.sleep(0)
 
     async def _gather(self) -> None:
-        """Wait a moment for more, unless a full group is there already."""
-        if self._queued < self._settings.group_updates_max:
+        """Wait a moment for more, unless a full group is there already, or the database has nothing to do meanwhile."""
+        if not self._commits:
+            await asyncio.sleep(0)
+        elif self._queued < self._settings.group_updates_max:
             self._full.clear()
             try:
                 async with asyncio.timeout(self._settings.group_wait_ms / 1000):
@@ -122,7 +126,8 @@ class GroupCommit:
     def _take(self) -> list[_Waiting]:
         """Up to a group's worth, one from each tenant in turn."""
         group: list[_Waiting] = []
-        while self._queues and len(group) < self._settings.group_updates_max:
+        most = self._most()
+        while self._queues and len(group) < most:
             tenant_id, queue = self._queues.popitem(last=False)
             waiting = queue.popleft()
             self._count(-1)
@@ -135,6 +140,12 @@ class GroupCommit:
         if not self._queues:
             self._some.clear()
         return group
+
+    def _most(self) -> int:
+        """A fair part of all that wait for an answer, so that as many groups as may be are under way: partners who send
+        their next update when the last is answered would else all wait for one group, and the database for them."""
+        part = -(-self._callers // self._settings.group_commits_in_flight_max)
+        return min(self._settings.group_updates_max, max(part, self._settings.group_updates_min))
 
     def _count(self, change: int) -> None:
         self._queued += change

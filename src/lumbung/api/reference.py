@@ -50,6 +50,7 @@ class ReferenceMiddleware:
         self._app = app
         self._metrics = metrics
         self._clock = clock
+        self._log = log.bind()  # looked up once: most requests log nothing
         self._refusing: dict[str, Refusing] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +81,10 @@ class ReferenceMiddleware:
         if status == UNAVAILABLE or self._refusing:
             self._note_change(scope, route, status)
         more = {"reason": reason} if (reason := scope["state"].get(REASON)) else {}
-        level = log.error if status >= 500 and status != UNAVAILABLE else log.info if status >= 400 else log.debug
+        if status >= 500 and status != UNAVAILABLE:
+            level = self._log.error
+        else:
+            level = self._log.info if status >= 400 else self._log.debug
         level("request", reference=reference, method=scope.get("method"), path=scope["path"], status=status, **more)
 
     def _note_change(self, scope: Scope, route: str, status: int) -> None:

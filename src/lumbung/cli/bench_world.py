@@ -58,7 +58,7 @@ async def _tenant(hub: Installation, market_url: str, name: str, skus: int, chan
         ]
     for first in range(1, skus + 1, CHUNK_SKUS):
         goods = Assortment(tenant_id, first, min(first + CHUNK_SKUS - 1, skus), store_ids)
-        async with hub.pool.transaction() as connection:
+        async with hub.pool.connection() as connection:
             await bench.put_assortment(connection, goods)
     named = tuple(dict.fromkeys(channels))
     return BenchTenant(tenant_id, partner_id, secret, [f"sku{n}" for n in range(1, skus + 1)], tuple(store_ids), named)

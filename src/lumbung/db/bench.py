@@ -33,14 +33,20 @@ class Assortment:
 
 
 async def put_assortment(connection: Connection, goods: Assortment) -> None:
-    """As after an update of each SKU that was delivered, with default's stock level, figures and contributions."""
+    """As after an update of each SKU that was delivered, with default's stock level, figures and contributions. Not in
+    a transaction: what one statement has made is analyzed before the next joins it."""
     own = {"tenant_id": goods.tenant_id, "first": goods.first, "last": goods.last}
-    await _fill(connection, "put_variants", **own)
-    await _fill(connection, "put_levels", **own)
-    await _fill(connection, "put_figures", **own, store_ids=list(goods.store_ids))
-    await _fill(connection, "put_listings", **own, store_ids=list(goods.store_ids), variations=goods.variations)
-    await _fill(connection, "put_contributions", **own)
-    await _fill(connection, "put_states", **own)
+    stores = {"store_ids": list(goods.store_ids)}
+    for name, more in (
+        ("put_variants", {}),
+        ("put_levels", {}),
+        ("put_figures", stores),
+        ("put_listings", {**stores, "variations": goods.variations}),
+        ("put_contributions", {}),
+        ("put_states", {}),
+    ):
+        await _fill(connection, name, **own, **more)
+        await _fill(connection, "analyze")
 
 
 async def settle_all(connection: Connection) -> None:

@@ -85,6 +85,9 @@ FROM item i
 WHERE i.created_at = :at::timestamptz AND i.store_id = ANY(:store_ids::bigint[])
   AND s.tenant_id = i.tenant_id AND s.listing_id = i.listing_id
 
+-- name: analyze!
+ANALYZE variant, listing, contribution
+
 -- name: vacuum!
 VACUUM ANALYZE
 

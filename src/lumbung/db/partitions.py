@@ -148,17 +148,24 @@ class _Removal:
     async def _remove(self, partition: Partition) -> None:
         async with self._pool.connection() as connection:
             await _queries["set_lock_timeout"].value(connection, lock_timeout=f"{self._lock_timeout_ms}ms")
-            for statement in await _queries["removal_statements"].all(
-                connection,
-                parent=partition.parent,
-                name=partition.name,
-                attached=partition.attached,
-                pending=partition.pending,
-            ):
-                await connection.execute(statement["sql"], timeout=self._statement_seconds_max)
+            try:
+                await self._detach_and_drop(connection, partition)
+            finally:
+                if not connection.is_closed():
+                    await _queries["reset_lock_timeout"].run(connection)
         if partition.parent == RECORDS:
             async with self._pool.transaction() as connection:
                 await history.forget(connection, partition.starts, partition.ends)
+
+    async def _detach_and_drop(self, connection: Connection, partition: Partition) -> None:
+        for statement in await _queries["removal_statements"].all(
+            connection,
+            parent=partition.parent,
+            name=partition.name,
+            attached=partition.attached,
+            pending=partition.pending,
+        ):
+            await connection.execute(statement["sql"], timeout=self._statement_seconds_max)
 
 
 def weeks(first: datetime, last: datetime) -> list[datetime]:

@@ -30,8 +30,11 @@ SELECT pg_advisory_xact_lock(hashtext('lumbung: remove partitions'))
 SELECT EXISTS (SELECT FROM stock_update WHERE created_at >= :starts AND created_at < :ends AND items_open > 0)
 
 -- name: set_lock_timeout$
--- Of the session: the pool resets it when it takes the connection back.
+-- Of the session: reset_lock_timeout undoes it, for the pool does not.
 SELECT set_config('lock_timeout', :lock_timeout, false)
+
+-- name: reset_lock_timeout!
+RESET lock_timeout
 
 -- name: removal_statements
 -- What is still to be done to one partition, with names quoted.

@@ -154,6 +154,7 @@ class Pool:
             statement_cache_size=settings.database_statement_cache_size,
             server_settings={"application_name": "lumbung", "timezone": "UTC"},
             connect=self._connect,
+            reset=_left_as_it_is,
         )
 
     async def _connect(self, dsn: str | None = None, **options: Any) -> Any:
@@ -238,6 +239,11 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+async def _left_as_it_is(connection: Connection) -> None:
+    """Between two users. What asyncpg would do costs a round trip each time; nobody here changes a session for longer
+    than a transaction, or undoes it (an open transaction is rolled back before this)."""
 
 
 def _keepalives(seconds: int) -> dict[str, str]:

@@ -53,6 +53,7 @@ class Recorder:
         self._storage = storage
         self._settings = settings
         self._metrics = metrics
+        self._log = log.bind()  # looked up once: what is delivered is not logged by default
         self._queues: dict[int, list[Report]] = {}  # by store, in the order of their turns
         self._rows: dict[int, int] = {}  # by store: not written yet, those being written among them
         self._rows_of_all = 0
@@ -208,7 +209,7 @@ class Recorder:
         for item in recorded.ended:
             if item.success:
                 self._metrics.accept_to_delivered.observe(item.latency_seconds)
-            log.debug(
+            self._log.debug(
                 "item ended",
                 tenant=item.tenant_id,
                 store=item.store_id,
@@ -223,7 +224,7 @@ class Recorder:
         self, report: Report, result: Result, transactions: Sequence[str] | None, *, counted: bool
     ) -> None:
         self._metrics.attempts.labels(report.channel, result.outcome).inc(result.calls)
-        tell = log.info if is_failure(result.decision) else log.debug
+        tell = self._log.info if is_failure(result.decision) else self._log.debug
         tell(
             "delivered" if isinstance(result.decision, Deliver) else "attempted",
             tenant=report.tenant_id,
