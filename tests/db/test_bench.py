@@ -14,7 +14,7 @@ from tests.world import World, stock_update
 
 COVERS = {
     "now", "put_variants", "put_levels", "put_figures", "put_listings", "put_contributions", "put_states",
-    "settle_states", "settle_all_items", "settle_updates", "due_updates", "due_items", "due_contributions",
+    "settle_states", "settle_all_items", "settle_updates", "due_records", "due_contributions",
     "due_states", "analyze", "vacuum", "checkpoint", "count_updates", "is_finished", "server_settings",
     "bare_tables", "bare_keys", "bare_commits", "bare_updates", "bare_changes", "bare_levels", "bare_figures",
     "bare_items", "bare_contributions", "bare_states", "anything_due", "an_hour_ago", "put_records",

@@ -59,7 +59,7 @@ async def settle_all(connection: Connection) -> None:
 async def make_due(connection: Connection, store_ids: Sequence[int]) -> None:
     """One more update of each SKU of these stores that concerns one listing each: everything is due."""
     at: datetime = await _queries["now"].value(connection)
-    for name in ("due_updates", "due_items", "due_contributions", "due_states"):
+    for name in ("due_records", "due_contributions", "due_states"):
         await _fill(connection, name, store_ids=list(store_ids), at=at)
 
 

@@ -51,26 +51,23 @@ WHERE finished_at IS NULL
 -- name: settle_updates!
 UPDATE stock_update SET items_open = 0, updated_at = now(), finished_at = now() WHERE items_open > 0
 
--- name: due_updates!
--- A record for each listing of these stores: its id, the version, is taken in the order of the listings.
-INSERT INTO stock_update (tenant_id, created_at, id, transaction_code, partner_id, action_name, total_sku, items, items_open,
-                          updated_at)
-SELECT l.tenant_id, :at::timestamptz, nextval('version_seq'), gen_random_uuid(), 'bench', 'partner_update_stocks', 1, 1, 1,
-       :at::timestamptz
-FROM (SELECT * FROM listing l WHERE l.store_id = ANY(:store_ids::bigint[]) ORDER BY l.tenant_id, l.id) l
-
--- name: due_items!
-WITH listings AS (
-    SELECT l.*, row_number() OVER (PARTITION BY l.tenant_id ORDER BY l.id) AS place
-    FROM listing l WHERE l.store_id = ANY(:store_ids::bigint[])
+-- name: due_records!
+-- A record and its item for each listing of these stores.
+WITH chosen AS MATERIALIZED (
+    SELECT l.*, nextval('version_seq') AS version
+    FROM (SELECT l.tenant_id, l.id, l.store_id, l.variant_id FROM listing l
+          WHERE l.store_id = ANY(:store_ids::bigint[]) ORDER BY l.tenant_id, l.id) l
 ), updates AS (
-    SELECT u.*, row_number() OVER (PARTITION BY u.tenant_id ORDER BY u.id) AS place
-    FROM stock_update u WHERE u.created_at = :at::timestamptz
+    INSERT INTO stock_update (tenant_id, created_at, id, transaction_code, partner_id, action_name, total_sku, items,
+                              items_open, updated_at)
+    SELECT tenant_id, :at::timestamptz, version, gen_random_uuid(), 'bench', 'partner_update_stocks', 1, 1, 1,
+           :at::timestamptz
+    FROM chosen
 )
 INSERT INTO item (tenant_id, created_at, update_id, id, listing_id, store_id, warehouse_id, variant_id, channel, quantity)
-SELECT u.tenant_id, u.created_at, u.id, nextval('item_seq'), l.id, l.store_id, 0, l.variant_id, s.channel, 1 + u.id % 1000
-FROM updates u JOIN listings l ON l.tenant_id = u.tenant_id AND l.place = u.place
-JOIN store s ON s.tenant_id = l.tenant_id AND s.id = l.store_id
+SELECT c.tenant_id, :at::timestamptz, c.version, nextval('item_seq'), c.id, c.store_id, 0, c.variant_id, s.channel,
+       1 + c.version % 1000
+FROM chosen c JOIN store s ON s.id = c.store_id
 
 -- name: due_contributions!
 UPDATE contribution c SET quantity = i.quantity, version = i.update_id, item_id = i.id, item_created_at = i.created_at,
