@@ -59,7 +59,8 @@ def document(about: About, groups: Mapping[str, Sequence[Figure]]) -> dict[str, 
 
 def _lines(about: About, groups: Mapping[str, Sequence[Figure]]) -> Iterator[str]:
     yield f"`{about.command}`, {about.day}, {about.machine}."
-    yield f"{about.rounds} rounds of {about.seconds:g} s, load by {about.generator}; PostgreSQL " + ", ".join(
+    rounds = "1 round" if about.rounds == 1 else f"{about.rounds} rounds"
+    yield f"{rounds} of {about.seconds:g} s, load by {about.generator}; PostgreSQL " + ", ".join(
         f"{name} {value}" for name, value in about.server.items()
     ).replace("server_version ", "")
     for group, figures in groups.items():
