@@ -173,6 +173,33 @@ async def mode(world: World) -> tuple[str, str | None]:
     return row["mode"], row["pause_reason"]
 
 
+async def test_a_stop_between_a_claim_and_its_sender_gives_the_store_back_without_a_doubt(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = asyncio.Event()
+    claim = PostgresStorage.claim
+
+    async def claiming(self: PostgresStorage, *arguments: Any) -> Any:
+        rows = await claim(self, *arguments)
+        if rows:
+            claimed.set()
+            await asyncio.Event().wait()  # the stop comes here
+        return rows
+
+    monkeypatch.setattr(PostgresStorage, "claim", claiming)
+    async with running_shop(database_url, keyring, HASTY, skus=("a",), worker=False) as shop:
+        async with worker_of(shop, keyring, HASTY) as (task, stop), asyncio.timeout(DEADLINE_SECONDS):
+            await shop.update("a", 5)
+            await claimed.wait()
+            held = "SELECT count(*) AS held FROM store_lease WHERE worker_id IS NOT NULL"
+            assert await shop.hub.world.rows(held) == [{"held": 1}]
+            stop.set()
+            await task
+        assert await shop.hub.world.rows(held) == [{"held": 0}]
+        assert await shop.hub.world.rows("SELECT doubt_until FROM store_lease") == [{"doubt_until": None}]
+        assert await shop.hub.world.rows("SELECT stopping FROM worker") == [{"stopping": True}]
+
+
 async def test_who_holds_a_store_can_pause_it_and_who_has_lost_it_cannot(world: World) -> None:
     storage, held = await held_store(world)
     assert not await storage.pause(replace(held, epoch=held.epoch - 1), "The token is dead")
