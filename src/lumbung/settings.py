@@ -88,7 +88,9 @@ class Settings:
     history_items_max: int = _setting(1000, "items embedded in a record of the history")
 
     # Accepting
-    group_wait_ms: float = _setting(2.0, "a group of updates is committed after this, or when full")
+    group_wait_ms: float = _setting(
+        2.0, "a group of updates is committed after this, or when full; at once when no other is being committed"
+    )
     group_updates_max: int = _setting(256, "updates in a group")
     group_updates_min: int = _setting(
         32, "updates that wait are not divided into smaller groups than this to be committed at the same time"

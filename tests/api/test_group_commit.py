@@ -131,6 +131,28 @@ async def test_200_requests_at_once_are_one_transaction_and_each_gets_its_own_co
     assert [await level(world, sku) for sku in skus] == [(150 + n, 4) for n in range(50)]
 
 
+async def test_a_group_is_begun_at_once_when_no_other_is_under_way(world: World) -> None:
+    await world.tenant()
+    await world.variants("sku1")
+    group = Committing(world, replace(QUICK, group_wait_ms=1e9))
+    async with group.running():
+        for n in range(3):
+            [result] = await results([group.submit(stock_update(available=n))])
+            assert isinstance(result, Receipt)
+    assert group.counted("group_updates_count") == 3
+
+
+async def test_who_has_given_up_leaves_nothing_to_be_divided(world: World) -> None:
+    await world.tenant()
+    group = Committing(world, replace(QUICK, group_updates_min=0))
+    task = group.submit(stock_update())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert group.commits._take() == []
+    assert await group.queued() == 0
+
+
 async def test_what_waits_is_divided_among_the_groups_that_may_be_under_way(world: World) -> None:
     """Else all who send their next update when the last is answered would wait for one group, and the database for
     them."""

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lumbung.cli.roles import GARBAGE_THRESHOLDS, collect_garbage_seldom, run_unless_signalled
+from lumbung import garbage
+from lumbung.cli.roles import run_unless_signalled
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def usual_collecting() -> Iterator[None]:
 
 @pytest.mark.usefixtures("usual_collecting")
 def test_garbage_is_collected_seldom_and_what_is_there_at_the_start_is_left_alone() -> None:
-    collect_garbage_seldom()
-    assert gc.get_threshold() == GARBAGE_THRESHOLDS
+    garbage.collect_seldom()
+    assert gc.get_threshold() == garbage.THRESHOLDS
     assert gc.isenabled()
     assert gc.get_freeze_count() > 1000
 

@@ -34,7 +34,7 @@ async def test_what_is_filled_in_is_taken_for_what_updates_have_left(world: Worl
     async with world.pool.connection() as connection:
         await filled(world, connection)
     assert [row["remote_variant"] for row in await world.rows(LISTINGS)] == [
-        '{"blibli_sku": "-00001-00001"}', '{"blibli_sku": "-00002-00001"}', '{"blibli_sku": "-00003-00001"}',
+        '{"blibli_sku": "-0000001-00001"}', '{"blibli_sku": "-0000002-00001"}', '{"blibli_sku": "-0000003-00001"}',
         '{"item_id": 1, "variation_id": 2}', '{"item_id": 2, "variation_id": 1}', '{"item_id": 2, "variation_id": 2}',
     ]  # fmt: skip
     [receipt] = await world.accept(stock_update("sku2", 7, blib=4, shpe=5))

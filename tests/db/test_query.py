@@ -105,5 +105,15 @@ async def test_arrays_of_numbers_arrive_as_they_are_also_empty_ones_and_with_not
 async def test_a_parameter_that_is_an_array_here_and_not_there_is_sent_as_it_is(pool: Pool) -> None:
     query = Query("both", "SELECT $1::bigint[] AS a, cardinality($1) AS n, $11 AS last", (*"abcdefghijk",))
     assert query.sql == "SELECT $1::bigint[] AS a, cardinality($1) AS n, $11 AS last"
+    query = Query("filter", "SELECT 1 FROM generate_series(1, 2) n WHERE n <> ALL($1::bigint[])", ("busy",))
+    assert "$1::bigint[]" in query.sql
     query = Query("lane", "SELECT $1::smallint[] AS a, $1::smallint[] AS b", ("lanes",))
     assert query.sql == "SELECT $1::text::smallint[] AS a, $1::text::smallint[] AS b"
+
+
+@pytest.mark.parametrize("wrong", [2.7, "12"])
+async def test_what_is_no_whole_number_is_refused_in_an_array_of_such(pool: Pool, wrong: object) -> None:
+    query = Query("numbers", "SELECT $1::bigint[]", ("numbers",))
+    async with pool.connection() as connection:
+        with pytest.raises(TypeError):
+            await query.value(connection, numbers=[1, wrong])

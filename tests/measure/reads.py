@@ -45,9 +45,9 @@ class Cost:
 
 async def cost_of(connection: asyncpg.Connection, query: Query, **values: Any) -> Cost:
     """Of the last of three, by when everything is in memory."""
-    names = [values[name] for name in query.parameters]
+    sent = query.positional(values)
     for _ in range(3):
-        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.sql}", *names)
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.sql}", *sent)
     [found] = json.loads(text)
     plan = found["Plan"]
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]

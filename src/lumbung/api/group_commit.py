@@ -145,7 +145,7 @@ class GroupCommit:
         """A fair part of all that wait for an answer, so that as many groups as may be are under way: partners who send
         their next update when the last is answered would else all wait for one group, and the database for them."""
         part = -(-self._callers // self._settings.group_commits_in_flight_max)
-        return min(self._settings.group_updates_max, max(part, self._settings.group_updates_min))
+        return min(self._settings.group_updates_max, max(1, part, self._settings.group_updates_min))
 
     def _count(self, change: int) -> None:
         self._queued += change

@@ -51,6 +51,7 @@ async def measure(rig: Rig, world: BenchWorld) -> list[Figure]:
         echoing = rig.generator(echo.url, of_first)
         accepting = rig.generator(api.url, requests)
         steadily = Generator(api.url, requests)
+        await echoing.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS)
         await _settled(rig, await accepting.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS))
         for number in range(rig.rounds):
             rig.note(f"accept: round {number + 1} of {rig.rounds}")

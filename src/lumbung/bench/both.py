@@ -1,14 +1,15 @@
 """Accepting and pushing together, each compared with itself alone in the same round.
 
-Every update names one SKU that is listed twice, and each of its listings is a call of its own. Three worlds that are
-alike: one is only accepted for, one only delivered to, one both.
+Every update names one SKU that is listed twice, and each of its listings is a call of its own. Alone: no worker runs;
+or nobody sends updates, and the worker has a backlog.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import perf_counter
 
-from lumbung.bench.accept import CONNECTIONS, checked
+from lumbung.bench.accept import CONNECTIONS, WARM_SHARE, checked
 from lumbung.bench.figure import Figure, Target
 from lumbung.bench.push import DRAIN_SECONDS_MAX, backlog, recorded
 from lumbung.bench.requests import updates
@@ -29,6 +30,7 @@ async def measure(rig: Rig, world: BenchWorld) -> list[Figure]:
     found = Measured()
     async with rig.api() as api:
         accepting = rig.generator(api.url, updates(world.tenants, seed=2))
+        checked(await accepting.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS))
         for number in range(rig.rounds):
             rig.note(f"both: round {number + 1} of {rig.rounds}")
             found.accepted.append(checked(await accepting.ceaselessly(rig.seconds, CONNECTIONS)).per_second)
@@ -37,11 +39,11 @@ async def measure(rig: Rig, world: BenchWorld) -> list[Figure]:
                 await db.tidy(connection)
             async with rig.worker() as worker:
                 found.pushed.append(await backlog(rig, world, worker))
-                before = await recorded(worker)
+                before, began = await recorded(worker), perf_counter()
                 load = checked(await accepting.ceaselessly(rig.seconds, CONNECTIONS))
-                pushed = await recorded(worker) - before
+                pushed, took = await recorded(worker) - before, perf_counter() - began
                 found.accepted_beside.append(load.per_second)
-                found.pushed_beside.append(pushed / load.seconds)
+                found.pushed_beside.append(pushed / took)
                 await until(lambda: _nothing_due(rig), DRAIN_SECONDS_MAX, "everything to be delivered")
     return _figures(found)
 

@@ -15,6 +15,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from litestar import Litestar, Request, Response, get, post
 
+from lumbung import garbage
 from lumbung.bench import child
 from lumbung.bench.requests import UPDATES
 
@@ -25,7 +26,12 @@ BACKLOG = 1024
 def echoing(key: bytes) -> Litestar:
     @post(UPDATES, status_code=200)
     async def echo(request: Request[Any, Any, Any]) -> Response[bytes]:
-        body = await request.body()
+        body = b""
+        more = True
+        while more:  # as the hub reads them
+            received = await request.receive()
+            assert received["type"] == "http.request"
+            body, more = body + received["body"], received["more_body"]
         message = request.scope["raw_path"] + body
         right = base64.b64encode(hmac.digest(key, message, "sha256"))
         if not hmac.compare_digest(right, request.headers.get("secret", "").encode()):
@@ -54,6 +60,7 @@ def main() -> None:
         websockets=False,
         log_enabled=False,
     )
+    garbage.collect_seldom()  # as the hub's processes do
     child.run(server.serve())
 
 

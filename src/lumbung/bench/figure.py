@@ -9,7 +9,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`least` or `most` that the median may be, to pass and as the aim. `text`: of what is only told."""
+    """What the median must reach, to pass and as the aim; None: it is only told."""
 
     passed: float | None = None
     aim: float | None = None
@@ -53,10 +53,6 @@ class Figure:
         if target.aim is not None and target.reached(self.middle, target.aim):
             return "aim"
         return "pass" if target.reached(self.middle, target.passed) else "FAIL"
-
-
-def of_rounds(name: str, unit: str, rounds: Sequence[float], target: Target = TOLD, about: str = "") -> Figure:
-    return Figure(name, unit, tuple(rounds), target, about)
 
 
 def ratio(

@@ -20,10 +20,10 @@ from lumbung.bench.world import BenchWorld
 from lumbung.db import bench as db
 from lumbung.db import wake
 from lumbung.db.bench import Bare
+from lumbung.errors import LumbungError
 
 ROWS = 3  # of each listing: its item, its state, its record
 BODY = b'{"availableStock":100}'
-BODY_OF_MANY_LISTINGS = 50
 FROM_SHARE, TO_SHARE = 0.1, 0.9
 LOOK_SECONDS = 0.05
 DRAIN_SECONDS_MAX = 600.0
@@ -84,11 +84,12 @@ async def backlog(rig: Rig, world: BenchWorld, *workers: Process) -> float:
 
 async def _when(workers: Sequence[Process], count: float) -> tuple[float, float]:
     """The time and the count when so many were first seen to be recorded."""
-    while True:
-        found = await recorded(*workers)
-        if found >= count:
-            return perf_counter(), found
+    ends = perf_counter() + DRAIN_SECONDS_MAX
+    while (found := await recorded(*workers)) < count:
+        if perf_counter() > ends:
+            raise LumbungError(f"Waited {DRAIN_SECONDS_MAX:g} s for {count:.0f} recorded pushes; there are {found:.0f}")
         await asyncio.sleep(LOOK_SECONDS)
+    return perf_counter(), found
 
 
 async def _reached(workers: Sequence[Process], count: float) -> bool:
@@ -96,12 +97,12 @@ async def _reached(workers: Sequence[Process], count: float) -> bool:
 
 
 async def recorded(*workers: Process) -> float:
-    """Results that workers have written down."""
+    """Listings whose new quantity was taken, and written down as taken."""
     texts = await asyncio.gather(*(worker.get("/metrics") for worker in workers))
     return sum(
         sample.value
         for text in texts
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
-        if sample.name == "lumbung_attempts_total"
+        if sample.name == "lumbung_attempts_total" and sample.labels["outcome"] == "Accepted"
     )

@@ -36,7 +36,7 @@ STEADY_SECONDS = 2.0  # by when a load goes at its pace
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """`seconds`: of each load; `rounds`: of each figure, at least 3 unless `quick`; `pgbench`: its path; `note` tells
+    """`seconds`: of each load; `rounds`: of each figure; `pgbench`: its path; `note` tells
     people what is being done; `free_port` gives a port that nobody listens on."""
 
     directory: Path
@@ -106,6 +106,8 @@ class Rig:
             "LUMBUNG_DATABASE_URL": self.database_url,
             "LUMBUNG_DATA_DIR": str(self.directory),
             "LUMBUNG_LOG_LEVEL": "error",
+            "LUMBUNG_KEY_FILE": "",
+            "LUMBUNG_PUBLIC_PATH_PREFIX": "",
         }
 
     @asynccontextmanager
@@ -166,9 +168,6 @@ class Process:
     def memory_mb(self) -> float:
         """Resident."""
         return float(psutil.Process(self.hub.pid).memory_info().rss) / 2**20
-
-    def cpu_seconds(self) -> float:
-        return float(sum(psutil.Process(self.hub.pid).cpu_times()[:2]))
 
 
 def _get(url: str, path: str) -> bytes:

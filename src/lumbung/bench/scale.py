@@ -56,12 +56,12 @@ async def _workers(rig: Rig, count: int) -> AsyncIterator[Sequence[Process]]:
 
 async def measure_backlog(rig: Rig, world: BenchWorld, stub: Process) -> list[Figure]:
     """`world`: as many listings as are to be due."""
-    async with rig.pool.connection() as connection:
-        await db.make_due(connection, world.store_ids)
-        await db.tidy(connection)
     firsts, memories = [], []
     for number in range(rig.rounds):
         rig.note(f"backlog: round {number + 1} of {rig.rounds}")
+        async with rig.pool.connection() as connection:
+            await db.make_due(connection, world.store_ids)
+            await db.tidy(connection)
         before = await _calls(stub)
         began = perf_counter()
         async with rig.worker() as worker:

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from lumbung import garbage
 from lumbung.bench import accept, both, history, latency, plot, push, report, scale, wrk
 from lumbung.bench.figure import Figure
 from lumbung.bench.rig import HOST, Rig
@@ -118,7 +119,7 @@ class Bench:
     async def scale(self) -> list[Figure]:
         many = await self.world("workers", 4, 250 if self.plan.quick else 500, *["blib"] * 10)
         due = await self.world("due", 1, self.plan.listings, "blib")
-        importer = await self.world("import", 1, self.plan.listings // IMPORT_STORES, *["blib"] * 0)
+        importer = await self.world("import", 1, self.plan.listings // IMPORT_STORES)
         async with self.rig.stub(self.stub_port) as stub:
             backlog = await scale.measure_backlog(self.rig, due, stub)
             await bench_world.settle(self.hub)
@@ -180,6 +181,7 @@ def run(plan: Plan) -> tuple[report.About, dict[str, list[Figure]]]:
 
 
 async def _run(plan: Plan, settings: Settings, url: str) -> tuple[report.About, dict[str, list[Figure]]]:
+    garbage.collect_seldom()  # as the workers do, whose HTTP client is measured here
     async with installation(settings, url) as hub:
         rig = Rig(
             settings.data_dir,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 from prometheus_client import start_http_server
 
+from lumbung import garbage
 from lumbung.api.server import make_server
 from lumbung.cli import signals
 from lumbung.cli.compose import build_api, built_worker, maintain
@@ -33,9 +33,6 @@ T = TypeVar("T")
 
 NO_ADDRESS = "--host must be an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
-# Objects made and not gone before the youngest are looked at (700 is usual), and how often of these the older ones are.
-GARBAGE_THRESHOLDS = (50_000, 10, 10)
-
 Role = Callable[[Settings, str, asyncio.Event], Awaitable[None]]
 
 
@@ -45,7 +42,7 @@ async def run_api(settings: Settings, url: str, stop: asyncio.Event) -> None:
     async with Pool(url, settings, plan_once=True) as pool:
         app, _ = build_api(settings, pool, keyring)
         server = make_server(app, settings)
-        collect_garbage_seldom()
+        garbage.collect_seldom()
         log.info("the partner API listens", url=f"http://{address(settings.host, settings.port)}")
         await _until_stopped(stop, [server.serve(), maintain(pool, settings, keyring=keyring)], on_stop=server.stop)
 
@@ -58,7 +55,7 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
         Pool(url, settings, plan_once=True) as pool,
         built_worker(settings, pool, keyring, metrics=metrics) as worker,
     ):
-        collect_garbage_seldom()
+        garbage.collect_seldom()
         log.info("the worker delivers")
         with serving_metrics(settings, metrics):
             await _until_stopped(
@@ -168,14 +165,6 @@ def free_port(host: str) -> int:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def collect_garbage_seldom() -> None:
-    """Of a process that makes many objects a second, few of which are in cycles: looking for those took a seventh of an
-    API process's time. What is there at the start stays, and is not looked at again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def run_until_signalled(work: Callable[[asyncio.Event], Awaitable[None]], *, supervised: bool = False) -> None:

@@ -1,4 +1,4 @@
--- A benchmark's database: filled as if partners had worked with it for a while. Never part of what is measured.
+-- A benchmark's database: filled as if partners had worked with it for a while; and the bare upserts of its baseline R.
 
 -- name: now$
 SELECT clock_timestamp()
@@ -21,7 +21,7 @@ CROSS JOIN (SELECT DISTINCT s.channel FROM store s WHERE s.tenant_id = :tenant_i
 INSERT INTO listing (tenant_id, variant_id, store_id, remote_variant)
 SELECT v.tenant_id, v.id, s.id,
        CASE s.channel WHEN 'shpe' THEN format('{"item_id": %s, "variation_id": %s}', 1 + n / :variations, 1 + n % :variations)
-                      ELSE format('{"blibli_sku": "%s-%s-00001"}', s.account, lpad(n::text, 5, '0')) END
+                      ELSE format('{"blibli_sku": "%s-%s-00001"}', s.account, lpad(n::text, 7, '0')) END
 FROM generate_series(:first::int, :last::int) n JOIN variant v ON v.tenant_id = :tenant_id AND v.sku = 'sku' || n
 JOIN store s ON s.tenant_id = :tenant_id AND s.id = ANY(:store_ids::bigint[])
 

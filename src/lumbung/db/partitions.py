@@ -147,8 +147,8 @@ class _Removal:
 
     async def _remove(self, partition: Partition) -> None:
         async with self._pool.connection() as connection:
-            await _queries["set_lock_timeout"].value(connection, lock_timeout=f"{self._lock_timeout_ms}ms")
             try:
+                await _queries["set_lock_timeout"].value(connection, lock_timeout=f"{self._lock_timeout_ms}ms")
                 await self._detach_and_drop(connection, partition)
             finally:
                 if not connection.is_closed():

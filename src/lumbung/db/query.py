@@ -72,7 +72,8 @@ def _with_numbers_as_text(sql: str, count: int) -> tuple[str, tuple[int, ...]]:
     for number in range(1, count + 1):
         parameter = rf"\${number}(?!\d)"
         as_array = re.compile(rf"{parameter}::(bigint|int|smallint|bool)\[\]")
-        if (found := len(as_array.findall(sql))) and found == len(re.findall(parameter, sql)):
+        in_filter = re.search(rf"\b(ANY|ALL)\s*\({parameter}", sql)  # it would be read again for each row
+        if (found := len(as_array.findall(sql))) and found == len(re.findall(parameter, sql)) and not in_filter:
             sql = as_array.sub(rf"${number}::text::\1[]", sql)
             places.append(number - 1)
     return sql, tuple(places)
@@ -81,7 +82,7 @@ def _with_numbers_as_text(sql: str, count: int) -> tuple[str, tuple[int, ...]]:
 def _array_text(numbers: Iterable[int | None] | None) -> str | None:
     if numbers is None:
         return None
-    return "{" + ",".join(["NULL" if number is None else str(int(number)) for number in numbers]) + "}"
+    return "{" + ",".join(["NULL" if number is None else int.__repr__(number) for number in numbers]) + "}"
 
 
 class Queries:

@@ -1,7 +1,7 @@
 -- Rows of the histories are written again once or twice, soon, and then never: what that leaves is cleaned away when the
--- week has grown by a fifth (vacuums for inserts), or is no longer written. Counting dead rows would have a week vacuumed
--- every few seconds, in vain, for as long as somebody holds a snapshot: docs/decisions/0009-busy-rows.md. Weeks that are
--- made from now on are made so.
+-- week has grown by a fifth (vacuums for inserts); what the last fifth leaves stays until the week is frozen. Counting dead
+-- rows would have a week vacuumed every few seconds, in vain, for as long as somebody holds a snapshot:
+-- docs/decisions/0009-busy-rows.md. Weeks that are made from now on are made so.
 DO $$
 DECLARE
     week regclass;
