@@ -52,7 +52,7 @@ async def measure(rig: Rig, world: BenchWorld) -> list[Figure]:
         accepting = rig.generator(api.url, requests)
         steadily = Generator(api.url, requests)
         await echoing.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS)
-        await _settled(rig, await accepting.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS))
+        await settled(rig, await accepting.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS))
         for number in range(rig.rounds):
             rig.note(f"accept: round {number + 1} of {rig.rounds}")
             found.echo.append(checked(await echoing.ceaselessly(rig.seconds, CONNECTIONS)).per_second)
@@ -67,11 +67,11 @@ async def _accept(rig: Rig, accepting: Generator | Wrk, steadily: Generator, fou
     load = checked(await accepting.ceaselessly(rig.seconds, CONNECTIONS))
     found.accepted.append(load.per_second)
     found.memory_mb.append(api.memory_mb())
-    await _settled(rig, load)
+    await settled(rig, load)
     load = checked(await steadily.steadily(load.per_second / 2, rig.seconds, CONNECTIONS))
     found.p50_ms.append(load.percentile_ms(50))
     found.p99_ms.append(load.percentile_ms(99))
-    await _settled(rig, load)
+    await settled(rig, load)
 
 
 def checked(load: Load) -> Load:
@@ -80,7 +80,8 @@ def checked(load: Load) -> Load:
     return load
 
 
-async def _settled(rig: Rig, load: Load) -> None:
+async def settled(rig: Rig, load: Load) -> None:
+    """What a load has left is as if delivered. Raises LumbungError when some of it was refused."""
     checked(load)
     async with rig.pool.connection() as connection:
         await db.settle_all(connection)

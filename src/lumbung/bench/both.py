@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from lumbung.bench.accept import CONNECTIONS, WARM_SHARE, checked
+from lumbung.bench.accept import CONNECTIONS, WARM_SHARE, checked, settled
 from lumbung.bench.figure import Figure, Target
 from lumbung.bench.push import DRAIN_SECONDS_MAX, backlog, recorded
 from lumbung.bench.requests import updates
@@ -30,13 +30,12 @@ async def measure(rig: Rig, world: BenchWorld) -> list[Figure]:
     found = Measured()
     async with rig.api() as api:
         accepting = rig.generator(api.url, updates(world.tenants, seed=2))
-        checked(await accepting.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS))
+        await settled(rig, await accepting.ceaselessly(WARM_SHARE * rig.seconds, CONNECTIONS))
         for number in range(rig.rounds):
             rig.note(f"both: round {number + 1} of {rig.rounds}")
-            found.accepted.append(checked(await accepting.ceaselessly(rig.seconds, CONNECTIONS)).per_second)
-            async with rig.pool.connection() as connection:
-                await db.settle_all(connection)
-                await db.tidy(connection)
+            load = await accepting.ceaselessly(rig.seconds, CONNECTIONS)
+            found.accepted.append(load.per_second)
+            await settled(rig, load)
             async with rig.worker() as worker:
                 found.pushed.append(await backlog(rig, world, worker))
                 before, began = await recorded(worker), perf_counter()

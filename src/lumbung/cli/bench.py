@@ -99,7 +99,7 @@ class Bench:
             ]
 
     async def both(self) -> list[Figure]:
-        world = await self.world("both", MERCHANTS, self.plan.skus // 4, "blib", "blib")
+        world = await self.world("both", MERCHANTS, self.plan.skus, "blib", "blib")
         async with self.rig.stub(self.stub_port):
             return await both.measure(self.rig, world)
 

@@ -151,8 +151,7 @@ class _Removal:
                 await _queries["set_lock_timeout"].value(connection, lock_timeout=f"{self._lock_timeout_ms}ms")
                 await self._detach_and_drop(connection, partition)
             finally:
-                if not connection.is_closed():
-                    await _queries["reset_lock_timeout"].run(connection)
+                await _undo_lock_timeout(connection)
         if partition.parent == RECORDS:
             async with self._pool.transaction() as connection:
                 await history.forget(connection, partition.starts, partition.ends)
@@ -166,6 +165,17 @@ class _Removal:
             pending=partition.pending,
         ):
             await connection.execute(statement["sql"], timeout=self._statement_seconds_max)
+
+
+async def _undo_lock_timeout(connection: Connection) -> None:
+    """Or end the connection: its next user would give up on locks after our time."""
+    if connection.is_closed():
+        return
+    try:
+        await _queries["reset_lock_timeout"].run(connection)
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def weeks(first: datetime, last: datetime) -> list[datetime]:

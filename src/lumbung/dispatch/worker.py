@@ -193,21 +193,24 @@ class Worker:
                 log.error("new token pairs could not be written in time and may be lost", tasks=len(unfinished))
         if not self._worker_id:
             return
-        idle = {store_id for store_id, (sender, _) in self._senders.items() if not sender.busy}
+        clean = [store_id for store_id, (sender, _) in self._senders.items() if not sender.busy]
         try:
-            clean = sorted(idle | await self._claimed_in_vain())
             await self._storage.give_back(self._worker_id, clean)
-            if len(idle) == len(self._senders):
+            if len(clean) == len(self._senders):
+                clean += await self._give_back_claimed_in_vain()
                 await self._storage.stop(self._worker_id)
             # Otherwise the leases of the others expire, and who takes them over knows that calls are in doubt.
             await self._wake_ups.tell(clean)
         except LumbungError as error:
             log.warning("leases could not be given back: they expire by themselves", error=str(error))
 
-    async def _claimed_in_vain(self) -> set[int]:
-        """Stores that a look has claimed, and that got no sender because the stop came first: nobody was called."""
+    async def _give_back_claimed_in_vain(self) -> list[int]:
+        """Stores that a look has claimed, and that got no sender because the stop came first: nobody was called. Only
+        right before this worker is written down as stopped: to ask what it holds is to renew its leases."""
         renewal = await self._storage.renew(self._worker_id)
-        return set(renewal.held) - self._senders.keys() - self._trading.keys() if renewal else set()
+        held = sorted(renewal.held.keys() - self._senders.keys() - self._trading.keys()) if renewal else []
+        await self._storage.give_back(self._worker_id, held)
+        return held
 
     # --- looking for work ---
 
