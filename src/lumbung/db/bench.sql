@@ -49,7 +49,11 @@ UPDATE item SET success = true, message = 'Successfully Updated', client_respons
 WHERE finished_at IS NULL
 
 -- name: settle_updates!
-UPDATE stock_update SET items_open = 0, updated_at = now(), finished_at = now() WHERE items_open > 0
+-- Not of what is committed while this is done: a load that has ended leaves requests under way.
+UPDATE stock_update u SET items_open = 0, updated_at = now(), finished_at = now()
+WHERE items_open > 0 AND NOT EXISTS (
+    SELECT FROM item i WHERE i.tenant_id = u.tenant_id AND i.created_at = u.created_at AND i.update_id = u.id
+                         AND i.finished_at IS NULL)
 
 -- name: due_records!
 -- A record and its item for each listing of these stores.
