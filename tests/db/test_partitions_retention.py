@@ -189,3 +189,17 @@ async def test_a_history_goes_on_after_old_weeks_are_gone(world: World, pool: Po
     assert len(await drop_old(world)) == 4
     await world.accepted(stock_update(blib=1))
     assert len(await world.history()) == 1
+
+
+async def test_a_session_whose_lock_timeout_cannot_be_undone_is_ended(world: World) -> None:
+    """Its next user would give up on locks after our time."""
+    async with world.pool.connection() as connection:
+        await connection.execute("SET lock_timeout = '7ms'")
+        await partitions._undo_lock_timeout(connection)
+        assert await connection.fetchval("SHOW lock_timeout") == "0"
+        await connection.execute("BEGIN")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await connection.execute("SELECT 1 / 0")
+        with pytest.raises(asyncpg.InFailedSQLTransactionError):
+            await partitions._undo_lock_timeout(connection)
+        assert connection.is_closed()
