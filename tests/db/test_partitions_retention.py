@@ -197,9 +197,11 @@ async def test_a_session_whose_lock_timeout_cannot_be_undone_is_ended(world: Wor
         await connection.execute("SET lock_timeout = '7ms'")
         await partitions._undo_lock_timeout(connection)
         assert await connection.fetchval("SHOW lock_timeout") == "0"
+        pid = connection.get_server_pid()
         await connection.execute("BEGIN")
         with pytest.raises(asyncpg.DivisionByZeroError):
             await connection.execute("SELECT 1 / 0")
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
             await partitions._undo_lock_timeout(connection)
-        assert connection.is_closed()
+    async with world.pool.connection() as connection:
+        assert connection.get_server_pid() != pid

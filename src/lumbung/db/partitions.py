@@ -13,6 +13,7 @@ Weeks of the history are hidden from readers before that, and their counters are
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -169,12 +170,11 @@ class _Removal:
 
 async def _undo_lock_timeout(connection: Connection) -> None:
     """Or end the connection: its next user would give up on locks after our time."""
-    if connection.is_closed():
-        return
     try:
         await _queries["reset_lock_timeout"].run(connection)
     except BaseException:
-        connection.terminate()
+        with suppress(asyncpg.InterfaceError):  # it is lost already
+            connection.terminate()
         raise
 
 
