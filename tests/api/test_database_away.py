@@ -115,10 +115,12 @@ async def test_a_database_that_can_only_be_read_is_not_ready(world: World) -> No
 
 
 async def end_other_connections(world: World) -> None:
-    await world.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    """And wait for each end: a connection that is only about to end can still be handed to a request."""
+    ended = await world.rows(
+        "SELECT pg_terminate_backend(pid, 10000) AS ended FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
+    assert all(row["ended"] for row in ended)
 
 
 async def test_a_schema_that_is_older_is_not_ready_and_a_newer_one_is(world: World) -> None:

@@ -206,10 +206,14 @@ async def test_a_dead_refresh_token_pauses_one_store_only_and_keeps_its_work(sho
     assert "shop_no_linked" in reason or "refresh" in reason.lower()
     modes = await shopee.hub.world.rows("SELECT name, mode FROM store ORDER BY name")
     assert modes == [{"name": "Shop 1", "mode": "paused"}, {"name": "Shop 2", "mode": "live"}]
+
+    async def under_way() -> dict[str, bool]:
+        items = (await shopee.hub.records())[code]["update_stock_history_item"]
+        return {item["store_name"]: item["progress"] for item in items}
+
+    await until(under_way, lambda progress: progress == {"Shop 1": True, "Shop 2": False})
     states = await shopee.hub.world.rows("SELECT store_id, state FROM listing_state ORDER BY store_id")
     assert [row["state"] for row in states if row["store_id"] == dead] == ["due"]
-    items = (await shopee.hub.records())[code]["update_stock_history_item"]
-    assert sorted((item["store_name"], item["progress"]) for item in items) == [("Shop 1", True), ("Shop 2", False)]
 
 
 async def test_a_store_that_is_changed_while_its_token_is_traded_is_opened_when_the_new_pair_is_written(
