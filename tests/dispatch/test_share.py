@@ -25,6 +25,14 @@ def test_room_is_what_is_missing_from_the_share_within_what_a_process_may_hold()
     assert room(held=6, with_work=14, active=6, live=3, held_max=100) == 0
 
 
+def test_orphans_are_shared_by_those_who_are_left_although_the_lost_still_count_among_the_live() -> None:
+    assert room(held=7, with_work=20, active=7, live=3, held_max=100, orphans=6, lost=1) == 3
+    assert room(held=7, with_work=20, active=7, live=3, held_max=100, orphans=7, lost=1) == 4
+    assert room(held=7, with_work=20, active=7, live=3, held_max=9, orphans=6, lost=1) == 2
+    assert room(held=7, with_work=20, active=7, live=2, held_max=100, orphans=1, lost=2) == 3
+    assert room(held=0, with_work=20, active=0, live=3, held_max=100, orphans=6, lost=1) == 7
+
+
 def test_the_excess_is_given_back_a_part_at_a_time_but_at_least_one() -> None:
     assert excess(with_work=100, active=100, live=2, percent=10.0) == 10
     assert excess(with_work=100, active=53, live=2, percent=10.0) == 3

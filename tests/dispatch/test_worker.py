@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,8 +14,10 @@ from structlog.testing import capture_logs
 from lumbung.channels.registry import CHANNELS
 from lumbung.cli.compose import built_worker
 from lumbung.db import stores
-from lumbung.db.lease import LeaseRow
+from lumbung.db.delivery import Work
+from lumbung.db.lease import ChannelTimes, LeaseRow
 from lumbung.db.pool import Pool
+from lumbung.db.wake import Hints, Listener
 from lumbung.dispatch import worker as worker_module
 from lumbung.dispatch.breaker import Breaker
 from lumbung.dispatch.judge import Judge
@@ -23,6 +25,7 @@ from lumbung.dispatch.opening import Opener
 from lumbung.dispatch.postgres import PostgresStorage
 from lumbung.dispatch.report import Lease
 from lumbung.dispatch.sender import StoreSender
+from lumbung.dispatch.worker import Worker
 from lumbung.errors import ConfigurationError, Unavailable
 from lumbung.keyring import Keyring
 from lumbung.settings import Settings
@@ -350,3 +353,91 @@ async def test_a_renewal_that_is_answered_late_leaves_a_store_alone_that_was_ope
                 await shop.hub.ended(code)
         assert [entry["epoch"] for entry in logs if entry["event"].startswith("a store is opened anew")] == [1]
         assert await shop.hub.world.value("SELECT epoch FROM store_lease") == 3
+
+
+# --- taking over ---
+
+SELDOM = replace(FAST, poll_seconds=300.0, lease_seconds=900.0, lease_renew_seconds=300.0)
+
+
+async def held_by_another(shop: Shop, lifetime_seconds: float) -> tuple[PostgresStorage, int]:
+    """A worker of another process holds the shop's store and has just renewed its lease, which lives for so long."""
+    storage = PostgresStorage(shop.hub.world.pool, shop.hub.world.pool, SELDOM, {"shpe": ChannelTimes(0.0, 900.0)})
+    other = await storage.register("other", 900.0)
+    assert await storage.claim(other, [shop.store.id], 1)
+    await shop.hub.world.execute("UPDATE store_lease SET lifetime_seconds = $1", lifetime_seconds)
+    return storage, other
+
+
+def before_the_first_look(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[Any]]) -> None:
+    look, looked = PostgresStorage.look, asyncio.Event()
+
+    async def looking(self: PostgresStorage, working: Iterable[int]) -> list[Work]:
+        if not looked.is_set():
+            await act()
+            looked.set()
+        return await look(self, working)
+
+    monkeypatch.setattr(PostgresStorage, "look", looking)
+
+
+def a_look_that_all_wake_ups_follow(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set at the end of the first look after the worker has begun to listen."""
+    wake, count, ended = Worker._wake, Worker._count, asyncio.Event()
+    listens = False
+
+    def woken(self: Worker, hints: Hints | None) -> None:
+        nonlocal listens
+        listens = listens or hints is None
+        wake(self, hints)
+
+    def counted(self: Worker) -> None:
+        count(self)
+        if listens and not self._look.is_set():
+            ended.set()
+
+    monkeypatch.setattr(Worker, "_wake", woken)
+    monkeypatch.setattr(Worker, "_count", counted)
+    return ended
+
+
+async def test_a_store_is_taken_over_when_its_lease_ends_and_not_at_the_next_poll(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_shop(database_url, keyring, SELDOM, skus=("a",), worker=False) as shop:
+        storage, other = await held_by_another(shop, 0.3)
+
+        before_the_first_look(monkeypatch, lambda: storage.renew(other))
+        code = await shop.update("a", 5)
+        async with worker_of(shop, keyring, SELDOM):
+            await shop.hub.ended(code)
+        assert shop.account.quantities("a")[0] == 5
+
+
+async def test_a_store_that_was_anothers_at_the_last_look_is_served_as_soon_as_it_is_handed_over(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_shop(database_url, keyring, SELDOM, skus=("a",), worker=False) as shop:
+        storage, other = await held_by_another(shop, 900.0)
+        looked = a_look_that_all_wake_ups_follow(monkeypatch)
+        code = await shop.update("a", 5)
+        async with worker_of(shop, keyring, SELDOM), asyncio.timeout(DEADLINE_SECONDS):
+            await looked.wait()
+            await storage.give_back(other, [shop.store.id])
+            await Listener(shop.hub.world.pool, SELDOM).tell([shop.store.id])
+            await shop.hub.ended(code)
+        assert shop.account.quantities("a") == [5]
+
+
+async def test_a_renewal_between_a_look_and_its_claim_does_not_make_the_stores_wait_for_the_next_poll(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def renewed(self: Worker, ready: Iterable[int]) -> None:
+        self._give_back_excess()
+
+    monkeypatch.setattr(Worker, "_release_waits", renewed)
+    async with running_shop(database_url, keyring, SELDOM, skus=("a",), worker=False) as shop:
+        code = await shop.update("a", 5)
+        async with worker_of(shop, keyring, SELDOM):
+            await shop.hub.ended(code)
+        assert shop.account.quantities("a") == [5]

@@ -8,6 +8,7 @@ from lumbung.db.delivery import Due, Submitted, Work
 from lumbung.dispatch.report import Lease
 from lumbung.model import DueFor
 from tests.simulation.tables import Key, State, Tables, Wait
+from tests.simulation.tables import Lease as HeldLease
 
 
 def is_over(wait: Wait, now: float, wait_seconds_max: float) -> bool:
@@ -19,10 +20,25 @@ def look(tables: Tables, working: Iterable[int], wait_seconds_max: float) -> lis
     due = {state.store_id for state in tables.states.values() if state.lane > 0}.union(working)
     ready = {wait.store_id for wait in tables.waits.values() if is_over(wait, now, wait_seconds_max)}
     return [
-        Work(lease.store_id, lease.store_id in due, lease.store_id in ready, lease.worker_id, lease.epoch)
+        Work(
+            lease.store_id,
+            lease.store_id in due,
+            lease.store_id in ready,
+            lease.worker_id,
+            lease.epoch,
+            _held_seconds(tables, lease),
+        )
         for lease in tables.leases.values()
         if (lease.store_id in due or lease.store_id in ready) and tables.is_live(lease.store_id)
     ]
+
+
+def _held_seconds(tables: Tables, lease: HeldLease) -> float | None:
+    holder = tables.workers[lease.worker_id] if lease.worker_id is not None else None
+    if holder is None or holder.stopping:
+        return None
+    left = holder.renewed_at + lease.lifetime_seconds - tables.now()
+    return 0.0 if left > 2 * lease.lifetime_seconds else max(0.0, left)
 
 
 def release_waits(tables: Tables, store_ids: Iterable[int], wait_seconds_max: float) -> dict[int, dict[int, int]]:

@@ -51,13 +51,19 @@ class Due:
 @dataclass(frozen=True, slots=True)
 class Work:
     """A store that has something `due`, or waits that are `ready`, or neither and tokens to renew; who holds it, under
-    which epoch."""
+    which epoch, and for how many seconds yet if the lease is not renewed (0: it is over; None: nobody holds it)."""
 
     store_id: int
     due: bool
     ready: bool
     worker_id: int | None
     epoch: int
+    held_seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whoever held it has gone without giving it back."""
+        return self.held_seconds is not None and self.held_seconds <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,10 @@ async def stores_with_work(
         wait_seconds_max=wait_seconds_max,
         renew_ahead_seconds=renew_ahead_seconds,
     )
-    return [Work(row["store_id"], row["due"], row["ready"], row["worker_id"], row["epoch"]) for row in rows]
+    return [
+        Work(row["store_id"], row["due"], row["ready"], row["worker_id"], row["epoch"], row["held_seconds"])
+        for row in rows
+    ]
 
 
 async def release_waits(

@@ -2,10 +2,11 @@
 
 -- name: stores_with_work
 -- Stores with something due (`due`) or a wait that is over (`ready`), or neither and tokens that would die unused; and
--- who holds them under which epoch. Steps from store to store on the two indexes and looks at a store's first and last
--- wait only, so that the cost grows with the stores that have work, not with their listings. Stores that the caller is
--- `working` for have something due, as it knows: their part of the index, where everything that was due since the oldest
--- snapshot began has left an entry, is stepped over.
+-- who holds them under which epoch, for how long yet if it is not renewed (0: over, as `claim` has it; NULL: nobody does).
+-- Steps from store to store on the two indexes and looks at a store's first and last wait only, so that the cost grows with
+-- the stores that have work, not with their listings. Stores that the caller is `working` for have something due, as it
+-- knows: their part of the index, where everything that was due since the oldest snapshot began has left an entry, is
+-- stepped over.
 WITH RECURSIVE working AS MATERIALIZED (
     SELECT tenant_id, id AS store_id FROM store WHERE id = ANY(:working::bigint[])
 ), gap AS (
@@ -38,7 +39,11 @@ WITH RECURSIVE working AS MATERIALIZED (
        OR (SELECT max(due_at) FROM listing_wait l WHERE l.tenant_id = w.tenant_id AND l.store_id = w.store_id)
           > now() + :wait_seconds_max * interval '1 second'
 )
-SELECT s.id AS store_id, bool_or(work.due) AS due, bool_or(work.ready) AS ready, l.worker_id, l.epoch
+SELECT s.id AS store_id, bool_or(work.due) AS due, bool_or(work.ready) AS ready, l.worker_id, l.epoch,
+       min(CASE WHEN h.id IS NULL OR h.stopping THEN NULL
+           WHEN h.renewed_at > clock_timestamp() + l.lifetime_seconds * interval '1 second' THEN 0
+           ELSE greatest(0, extract(epoch FROM h.renewed_at + l.lifetime_seconds * interval '1 second' - clock_timestamp()))
+           END)::float8 AS held_seconds
 FROM (SELECT tenant_id, store_id, true AS due, false AS ready FROM due
       UNION ALL SELECT tenant_id, store_id, true, false FROM working
       UNION ALL SELECT tenant_id, store_id, false, true FROM ready
@@ -49,6 +54,7 @@ FROM (SELECT tenant_id, store_id, true AS due, false AS ready FROM due
 JOIN store s ON s.tenant_id = work.tenant_id AND s.id = work.store_id
 JOIN tenant t ON t.id = s.tenant_id
 JOIN store_lease l ON l.store_id = s.id
+LEFT JOIN worker h ON h.id = l.worker_id
 WHERE s.mode = 'live' AND s.retired_at IS NULL AND t.disabled_at IS NULL
 GROUP BY s.id, l.worker_id, l.epoch
 

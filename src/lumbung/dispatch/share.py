@@ -10,9 +10,15 @@ def share(*, with_work: int, live: int) -> int:
     return math.ceil(with_work / max(1, live))
 
 
-def room(*, held: int, with_work: int, active: int, live: int, held_max: int) -> int:
-    """How many more stores a process may take that holds `held`, `active` of them with work."""
-    return max(0, min(share(with_work=with_work, live=live) - active, held_max - held))
+def room(*, held: int, with_work: int, active: int, live: int, held_max: int, orphans: int = 0, lost: int = 0) -> int:
+    """How many more stores a process may take that holds `held`, `active` of them with work.
+
+    Of `orphans`, stores whose holders were `lost`, it takes its part in any case: those holders may still be counted
+    among the live, and their stores must not wait until they are not. What is too much is given back later.
+    """
+    fair = share(with_work=with_work, live=live) - active
+    adopted = share(with_work=orphans, live=live - lost)
+    return max(0, min(max(fair, adopted), held_max - held))
 
 
 def excess(*, with_work: int, active: int, live: int, percent: float) -> int:

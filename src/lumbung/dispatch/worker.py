@@ -41,6 +41,7 @@ from lumbung.settings import Settings
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.05
+EXPIRY_MARGIN_SECONDS = 0.005  # a look on the very moment would find the lease still held
 
 
 class WakeUps(Protocol):
@@ -104,6 +105,7 @@ class Worker:
         self._rest_seconds = settings.look_interval_ms / 1000  # before the next look
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
+        self._first_expiry: asyncio.TimerHandle | None = None  # of the stores with work that others hold
         self._beginning: set[int] = set()  # claimed, and about to get a sender
         self._orphans: set[int] = set()  # leases without a sender at the last renewal
         self._away = False
@@ -130,6 +132,8 @@ class Worker:
                 await self._end_in_good_order(tasks)
         finally:
             self._stopping = True
+            if self._first_expiry is not None:
+                self._first_expiry.cancel()
             for task in (stopped, *tasks):
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -161,7 +165,10 @@ class Worker:
             self._worker_id = await self._storage.register(self._name, self._lifetime_seconds)
             self._look.set()
         else:
-            held, self._live = renewal.held, max(1, renewal.live)
+            held = renewal.held
+            if renewal.live < self._live:
+                self._look_everywhere()  # who is gone leaves stores
+            self._live = max(1, renewal.live)
         self._lease_clock.renewed(asked_at)
         self._drop_senders({store: epoch for store, epoch in known.items() if store not in held})
         changed = {store: epoch for store, epoch in known.items() if held.get(store, epoch) != epoch}
@@ -217,8 +224,7 @@ class Worker:
     def _wake(self, hints: Hints | None) -> None:
         """These may be due (None: anything)."""
         if hints is None:
-            self._elsewhere.clear()
-            self._look.set()
+            self._look_everywhere()
             for sender, _ in self._senders.values():
                 sender.wake()
             return
@@ -227,8 +233,27 @@ class Worker:
                 self._senders[store_id][0].hint(listings)
             elif store_id in self._senders:
                 self._senders[store_id][0].wake()
+            elif not listings:  # it was handed over, say
+                self._elsewhere.discard(store_id)
+                self._look.set()
             elif store_id not in self._elsewhere:
                 self._look.set()
+
+    def _look_everywhere(self) -> None:
+        """At stores that were found to be others', too."""
+        self._elsewhere.clear()
+        self._look.set()
+
+    def _look_at_first_expiry(self, work: Iterable[Work]) -> None:
+        """The moment at which a store with work would be free if its holder were gone: it must not wait for a poll. A
+        holder that is there has renewed its lease by then, and that look finds the next moment."""
+        if self._first_expiry is not None:
+            self._first_expiry.cancel()
+        left = [found.held_seconds for found in work if found.held_seconds and found.worker_id != self._worker_id]
+        self._first_expiry = None
+        if left:
+            loop = asyncio.get_running_loop()
+            self._first_expiry = loop.call_later(min(left) + EXPIRY_MARGIN_SECONDS, self._look_everywhere)
 
     def _look_after(self, seconds: float) -> None:
         """Look for waits that are over in so many seconds; one timer a tick, however many listings wait."""
@@ -276,12 +301,13 @@ class Worker:
         await self._reap()
         work = {found.store_id: found for found in await self._looked()}
         self._with_work |= work.keys()
+        self._look_at_first_expiry(work.values())
         await self._drop_revoked(work)
         await self._release_waits(found.store_id for found in work.values() if found.ready)
         for store_id in work.keys() & self._senders.keys():
             self._senders[store_id][0].wake()
         wanted = [store_id for store_id, found in sorted(work.items()) if store_id not in self._senders]
-        claimed, worker_id = await self._claim(wanted), self._worker_id
+        claimed, worker_id = await self._claim(wanted, work), self._worker_id
         self._beginning = {row.store_id for row in claimed}
         try:
             for row in claimed:
@@ -369,13 +395,17 @@ class Worker:
                 await self._storage.give_back(worker_id, [store_id])
                 self._look.set()
 
-    async def _claim(self, wanted: Sequence[int]) -> Sequence[LeaseRow]:
+    async def _claim(self, wanted: Sequence[int], work: Mapping[int, Work]) -> Sequence[LeaseRow]:
+        self._with_work |= work.keys()  # a renewal since the look has begun anew
+        orphans = [found for store_id in wanted if (found := work[store_id]).is_orphan]
         most = room(
             held=len(self._senders),
             with_work=len(self._with_work),
             active=len(self._active()),
             live=self._live,
             held_max=self._settings.stores_held_max,
+            orphans=len(orphans),
+            lost=len({found.worker_id for found in orphans}),
         )
         most = min(most, self._settings.claim_stores_max)
         if self._stopping or not wanted or most < 1:
