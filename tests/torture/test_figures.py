@@ -8,6 +8,7 @@ from lumbung.torture import figures
 from lumbung.torture.evidence import Call
 from lumbung.torture.figures import Spread
 from lumbung.torture.journal import Deed, Mended
+from lumbung.torture.world import WAREHOUSES
 from tests.torture.scene import OTHER, WORKER, WORLD, acknowledged, call, journal
 
 HELD = frozenset({("blib", "TOA-1")})
@@ -17,8 +18,14 @@ def killed(at: float = 100.0) -> Deed:
     return Deed("kill", at, at + 5, workers=frozenset({WORKER}), stores=HELD)
 
 
-def taken_over(calls: list[Call], *deeds: Deed, updated_at: float = 100.5, mended: Mended | None = None) -> list[float]:
-    update = replace(acknowledged(1), acknowledged_at=updated_at)
+def taken_over(
+    calls: list[Call],
+    *deeds: Deed,
+    updated_at: float = 100.5,
+    warehouse: str = "default",
+    mended: Mended | None = None,
+) -> list[float]:
+    update = replace(acknowledged(1, warehouse=warehouse), acknowledged_at=updated_at)
     told = journal(update, deeds=deeds)
     told.mended += [mended] if mended else []
     return [round(took.lifetimes, 3) for took in figures.takeovers(told, WORLD, calls, 2.0)]
@@ -46,6 +53,11 @@ def test_a_store_that_nobody_calls_again_is_not_counted() -> None:
 
 def test_a_store_that_nothing_was_to_be_told_is_not_counted() -> None:
     assert taken_over([call(3, 102.2, caller=OTHER)], killed(), updated_at=102.0) == []
+
+
+def test_an_update_of_a_warehouse_that_does_not_serve_the_store_is_nothing_to_tell_it() -> None:
+    calls = [call(3, 102.2, caller=OTHER)]
+    assert [taken_over(calls, killed(), warehouse=name) for name in WAREHOUSES] == [[1.1], []]
 
 
 def test_a_store_that_waited_for_a_person_is_not_counted() -> None:

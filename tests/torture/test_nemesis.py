@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from lumbung.db import delivery
+from lumbung.db.pool import Pool
 from lumbung.errors import UsageError
 from lumbung.torture import nemesis
+from lumbung.torture.deeds_of_processes import COMMITS, LOOKS
 from lumbung.torture.nemesis import KNOWN, Nemesis, chosen
 
 
@@ -29,6 +32,15 @@ class Hurried:
 
 def test_all_is_everything_but_what_needs_a_pgbouncer() -> None:
     assert set(chosen("all")) == set(KNOWN) - {"pgbouncer"}
+
+
+async def test_the_statements_that_it_waits_for_are_those_that_the_hub_sends(pool: Pool) -> None:
+    sent: list[str] = []
+    async with pool.transaction() as connection:
+        connection.add_query_logger(lambda query: sent.append(query.query))
+        await delivery.stores_with_work(connection, working=[], wait_seconds_max=1.0, renew_ahead_seconds=1.0)
+    assert sum(LOOKS.decode() in query for query in sent) == 1
+    assert sum(COMMITS.decode() in query for query in sent) == 1
 
 
 def test_none_is_peace_and_names_are_taken_as_they_come_once_each() -> None:

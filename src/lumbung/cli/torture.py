@@ -24,7 +24,7 @@ from lumbung.db.database import recreate
 from lumbung.db.embedded import PORT, EmbeddedPostgres
 from lumbung.errors import ConfigurationError
 from lumbung.settings import Settings, load
-from lumbung.torture import arena, bouncer, fake_time, nemesis, report
+from lumbung.torture import arena, bouncer, fake_time, figures, nemesis, report
 from lumbung.torture.arena import Lengths
 from lumbung.torture.fleet import HOST, PROGRAM, FleetPlan, running
 from lumbung.torture.journal import Journal
@@ -116,7 +116,8 @@ class Result:
 
     @property
     def broken(self) -> bool:
-        return bool(self.judgement.audit.findings) or bool(self.restless)
+        never = figures.missed(self.journal.deeds)
+        return bool(self.judgement.audit.findings) or bool(self.restless) or bool(never)
 
 
 def torture(

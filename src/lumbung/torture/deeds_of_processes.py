@@ -12,8 +12,8 @@ from lumbung.torture.fleet import Member
 from lumbung.torture.journal import Deed
 from lumbung.torture.targets import Targets, name_of
 
-LOOKS = b"WITH RECURSIVE due AS"
-COMMITS = b"COMMIT;"
+LOOKS = b"WITH RECURSIVE working AS"  # as db/delivery.sql has it
+COMMITS = b"COMMIT"
 HOLD_ANSWERS = Fault(mode=Mode.HOLD, direction=Direction.ANSWERS)
 HOLD_REQUESTS = Fault(mode=Mode.HOLD, direction=Direction.REQUESTS)
 LOSE_REQUESTS = Fault(mode=Mode.DROP, direction=Direction.REQUESTS)

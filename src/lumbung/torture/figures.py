@@ -16,6 +16,7 @@ KILLS = ("kill", "kill-before-claim", "kill-after-claim", "kill-before-send", "k
 CYCLES = (*KILLS, "kill-api", "restart", "stop-database", "outage", "freeze")
 FIRST_SECONDS = 0.05  # what a killed worker had sent may still arrive
 SOON_LIFETIMES = 0.5
+TRIED_OFTEN = 5
 MENDING_LIFETIMES = 10.0  # a store whose authorisation is dead stands still until an operator comes
 
 
@@ -49,16 +50,17 @@ class Takeover:
 
 def takeovers(journal: Journal, world: World, calls: Iterable[Call], lifetime: float) -> Iterator[Takeover]:
     """From a worker's death until somebody calls for a store that it held: where nothing else was about, nobody waited
-    for a person, and an update came soon, so that there was something to call for."""
+    for a person, and an update of a warehouse that serves it came soon, so that there was something to call for."""
     ordered: dict[tuple[str, str], list[Call]] = {}
     for call in sorted(calls, key=lambda call: call.at):
         ordered.setdefault((call.channel, call.store), []).append(call)
-    updated: dict[str, list[float]] = {}
+    updated: dict[tuple[str, str], list[float]] = {}
     for one in journal.acknowledged:
-        updated.setdefault(one.key[0], []).append(one.acknowledged_at)
+        tenant, _, warehouse = one.key
+        updated.setdefault((tenant, warehouse), []).append(one.acknowledged_at)
     for times in updated.values():
         times.sort()
-    tenants = {(store.channel, store.code): store.tenant for store in world.stores}
+    plans = {(store.channel, store.code): store for store in world.stores}
     for deed in journal.deeds:
         if deed.name != "kill":
             continue
@@ -70,8 +72,9 @@ def takeovers(journal: Journal, world: World, calls: Iterable[Call], lifetime: f
             first = _first_after(ordered.get(store, []), began)
             if first is None or others.touches(deed.began_at - lifetime, first.at):
                 continue
-            times = updated.get(tenants.get(store, ""), [])
-            has_work = bisect_right(times, began + SOON_LIFETIMES * lifetime) > bisect_right(times, began)
+            soon = began + SOON_LIFETIMES * lifetime
+            concerning = [updated.get((plans[store].tenant, name), []) for name in plans[store].warehouses]
+            has_work = any(bisect_right(times, soon) > bisect_right(times, began) for times in concerning)
             mended = any(
                 one.account == store and abs(one.at - deed.began_at) < MENDING_LIFETIMES * lifetime
                 for one in journal.mended
@@ -95,6 +98,11 @@ def exits(journal: Journal) -> tuple[Spread, list[Deed]]:
     stops = [deed for deed in journal.deeds if deed.name == "restart" and deed.hit]
     bad = [deed for deed in stops if deed.figures.get("exit_code") or not deed.figures.get("in_order", True)]
     return Spread.of(deed.figures["exit_seconds"] for deed in stops if "exit_seconds" in deed.figures), bad
+
+
+def missed(deeds: Iterable[Deed]) -> list[str]:
+    """What was tried often and never met the moment that it aimed at: it has shown nothing."""
+    return sorted(name for name, (done, hit) in tally((), deeds).items() if done >= TRIED_OFTEN and not hit)
 
 
 def tally(names: Iterable[str], deeds: Iterable[Deed]) -> Mapping[str, tuple[int, int]]:

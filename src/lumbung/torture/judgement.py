@@ -9,7 +9,7 @@ from pathlib import Path
 from lumbung.torture import evidence, figures, limits, order, recovery, settled
 from lumbung.torture.clearness import Clearness, Spans
 from lumbung.torture.evidence import Call, Write
-from lumbung.torture.figures import Spread
+from lumbung.torture.figures import Spread, Takeover
 from lumbung.torture.findings import Audit
 from lumbung.torture.fleet import Member
 from lumbung.torture.journal import Journal
@@ -44,6 +44,7 @@ class Judgement:
     lost: int
     healed: Spread
     takeovers: Spread
+    slowest: Takeover | None
     exits: Spread
     exits_bad: int
     used: Used | None
@@ -101,6 +102,7 @@ def judge(
         lost,
         Spread.of(seconds for _, _, seconds in healings),
         Spread.of(took.lifetimes for took in takeovers),
+        max(takeovers, key=lambda took: took.lifetimes, default=None),
         exits,
         len(exits_bad),
         limits.used(calls, world, seconds=USED_SECONDS),

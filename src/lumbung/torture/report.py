@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from lumbung.torture import figures
 from lumbung.torture.figures import Spread
@@ -44,6 +45,9 @@ def _lines(about: About, journal: Journal, judgement: Judgement, times: Times) -
     if about.restless:
         yield ""
         yield f"**It does not come to rest**: {about.restless}"
+    if never := figures.missed(journal.deeds):
+        yield ""
+        yield f"**Never met the moment that it aimed at**: {', '.join(never)}"
     for number, finding in enumerate(judgement.audit.findings[:FINDINGS_MAX], 1):
         yield ""
         yield f"## {number}. Invariant {finding.invariant}: {finding.message}"
@@ -70,6 +74,9 @@ def _measured(journal: Journal, judgement: Judgement, times: Times) -> Iterator[
     yield "seconds of fire", f"{seconds:.0f}"
     yield "kill and stop cycles; acknowledged updates lost", f"{figures.cycles(journal)}; {judgement.lost}"
     yield "a killed worker's stores are served again, lifetimes", _spread(judgement.takeovers)
+    if (slowest := judgement.slowest) is not None:
+        died = datetime.fromtimestamp(slowest.deed.began_at, UTC)
+        yield "the slowest of them", f"{' '.join(slowest.store)}, whose worker died at {died:%H:%M:%S.%f}"
     yield (
         "SIGTERM to exit, seconds; workers that left something behind",
         (f"{_spread(judgement.exits)}; {judgement.exits_bad}"),
