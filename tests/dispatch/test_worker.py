@@ -358,6 +358,7 @@ async def test_a_renewal_that_is_answered_late_leaves_a_store_alone_that_was_ope
 # --- taking over ---
 
 SELDOM = replace(FAST, poll_seconds=300.0, lease_seconds=900.0, lease_renew_seconds=300.0)
+RESTING = replace(SELDOM, scan_rest=1e9, scan_rest_seconds_max=300.0, look_rest_seconds_max=300.0)
 
 
 async def held_by_another(shop: Shop, lifetime_seconds: float) -> tuple[PostgresStorage, int]:
@@ -377,6 +378,20 @@ def before_the_first_look(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awa
             await act()
             looked.set()
         return await look(self, working)
+
+    monkeypatch.setattr(PostgresStorage, "look", looking)
+
+
+def after_the_first_look(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[Any]]) -> None:
+    """Its caller hears what it found before that."""
+    look, looked = PostgresStorage.look, asyncio.Event()
+
+    async def looking(self: PostgresStorage, working: Iterable[int]) -> list[Work]:
+        found = await look(self, working)
+        if not looked.is_set():
+            looked.set()
+            await act()
+        return found
 
     monkeypatch.setattr(PostgresStorage, "look", looking)
 
@@ -409,7 +424,7 @@ async def test_a_store_is_taken_over_when_its_lease_ends_and_not_at_the_next_pol
 
         before_the_first_look(monkeypatch, lambda: storage.renew(other))
         code = await shop.update("a", 5)
-        async with worker_of(shop, keyring, SELDOM):
+        async with worker_of(shop, keyring, RESTING):
             await shop.hub.ended(code)
         assert shop.account.quantities("a")[0] == 5
 
@@ -425,6 +440,24 @@ async def test_a_store_that_was_anothers_at_the_last_look_is_served_as_soon_as_i
             await looked.wait()
             await storage.give_back(other, [shop.store.id])
             await Listener(shop.hub.world.pool, SELDOM).tell([shop.store.id])
+            await shop.hub.ended(code)
+        assert shop.account.quantities("a") == [5]
+
+
+async def test_one_look_that_took_long_is_not_rested_from(
+    database_url: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first one on a connection, which is planned. What a held snapshot costs, every look costs."""
+    async with running_shop(database_url, keyring, RESTING, skus=("a",), worker=False) as shop:
+        storage, other = await held_by_another(shop, 900.0)
+        code = await shop.update("a", 5)
+
+        async def handed_over() -> None:
+            await storage.give_back(other, [shop.store.id])
+            await Listener(shop.hub.world.pool, SELDOM).tell([shop.store.id])
+
+        after_the_first_look(monkeypatch, handed_over)
+        async with worker_of(shop, keyring, RESTING):
             await shop.hub.ended(code)
         assert shop.account.quantities("a") == [5]
 

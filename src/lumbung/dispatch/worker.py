@@ -102,7 +102,9 @@ class Worker:
         self._kept: set[asyncio.Future[None]] = set()
         self._trading: dict[int, int] = {}  # stores without a sender until a token pair is written, by worker id
         self._look = asyncio.Event()
+        self._look_now = asyncio.Event()  # without the rest after the last one
         self._rest_seconds = settings.look_interval_ms / 1000  # before the next look
+        self._last_look_took = 0.0
         self._elsewhere: set[int] = set()  # stores that are not ours to serve, until the next poll
         self._ticks: set[int] = set()
         self._first_expiry: asyncio.TimerHandle | None = None  # of the stores with work that others hold
@@ -167,7 +169,7 @@ class Worker:
         else:
             held = renewal.held
             if renewal.live < self._live:
-                self._look_everywhere()  # who is gone leaves stores
+                self._look_for_lost()
             self._live = max(1, renewal.live)
         self._lease_clock.renewed(asked_at)
         self._drop_senders({store: epoch for store, epoch in known.items() if store not in held})
@@ -244,16 +246,21 @@ class Worker:
         self._elsewhere.clear()
         self._look.set()
 
+    def _look_for_lost(self) -> None:
+        """A worker is gone, or may be: its stores have waited for long enough. Seldom, so that this need not rest."""
+        self._look_everywhere()
+        self._look_now.set()
+
     def _look_at_first_expiry(self, work: Iterable[Work]) -> None:
-        """The moment at which a store with work would be free if its holder were gone: it must not wait for a poll. A
-        holder that is there has renewed its lease by then, and that look finds the next moment."""
+        """The moment at which a store with work would be free if its holder were gone: it must not wait for a poll, nor
+        for a rest. A holder that is there has renewed its lease by then, and each look finds the next moment."""
         if self._first_expiry is not None:
             self._first_expiry.cancel()
         left = [found.held_seconds for found in work if found.held_seconds and found.worker_id != self._worker_id]
         self._first_expiry = None
         if left:
             loop = asyncio.get_running_loop()
-            self._first_expiry = loop.call_later(min(left) + EXPIRY_MARGIN_SECONDS, self._look_everywhere)
+            self._first_expiry = loop.call_later(min(left) + EXPIRY_MARGIN_SECONDS, self._look_for_lost)
 
     def _look_after(self, seconds: float) -> None:
         """Look for waits that are over in so many seconds; one timer a tick, however many listings wait."""
@@ -287,7 +294,14 @@ class Worker:
             except LumbungError as error:
                 self._tell(away=True, error=str(error))
                 await asyncio.sleep(self._settings.poll_seconds)
-            await asyncio.sleep(self._rest_seconds)
+            await self._rest_from_looking()
+
+    async def _rest_from_looking(self) -> None:
+        try:
+            async with asyncio.timeout(self._rest_seconds):
+                await self._look_now.wait()
+        except TimeoutError:
+            return
 
     async def _wait_for_look(self, next_poll: float) -> None:
         try:
@@ -296,6 +310,7 @@ class Worker:
         except TimeoutError:
             pass
         self._look.clear()
+        self._look_now.clear()
 
     async def _look_for_work(self) -> None:
         await self._reap()
@@ -322,14 +337,16 @@ class Worker:
         self._count()
 
     async def _looked(self) -> list[Work]:
-        """The stores with work. While a snapshot is held open this takes ever longer: the next waits accordingly."""
+        """The stores with work. While a snapshot is held open this takes ever longer: the next waits accordingly. One
+        that alone took long was the first of its connection, say."""
         began = self._clock.monotonic()
         self._rest_seconds = self._settings.look_interval_ms / 1000
         working = [store_id for store_id, (sender, _) in self._senders.items() if sender.has_work]
         work = await self._storage.look(working)
         took = self._clock.monotonic() - began
-        rest = min(self._engine.rest.seconds(took), self._settings.look_rest_seconds_max)
-        self._rest_seconds = max(self._rest_seconds, rest)
+        rest = self._engine.rest.seconds(min(took, self._last_look_took))
+        self._last_look_took = took
+        self._rest_seconds = max(self._rest_seconds, min(rest, self._settings.look_rest_seconds_max))
         return work
 
     def _tell_takeover(self, row: LeaseRow, found: Work) -> None:
