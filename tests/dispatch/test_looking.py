@@ -25,12 +25,12 @@ class Looked:
 
     def __init__(self, clock: ManualClock, seconds: float) -> None:
         self._clock = clock
-        self._seconds = seconds
+        self.seconds = seconds
         self.working: list[list[int]] = []
 
     async def look(self, working: Iterable[int]) -> list[Work]:
         self.working.append(list(working))
-        self._clock.advance(self._seconds)
+        self._clock.advance(self.seconds)
         return []
 
     async def release_waits(self, store_ids: list[int]) -> Hints:
@@ -70,10 +70,20 @@ def worker_of(look_seconds: float = 0.0) -> tuple[Worker, Told]:
 
 
 @pytest.mark.parametrize(("took", "rests"), [(0.0, 0.02), (0.0003, 0.02), (0.03125, 1.5625), (1.0, 5.0)])
-async def test_a_look_for_work_is_followed_by_a_rest_of_many_times_what_it_took(took: float, rests: float) -> None:
+async def test_looks_for_work_rest_many_times_what_they_take(took: float, rests: float) -> None:
     worker, _ = worker_of(took)
     await worker._looked()
+    await worker._looked()
     assert worker._rest_seconds == pytest.approx(rests)
+
+
+async def test_one_look_that_alone_took_long_is_rested_from_like_the_others() -> None:
+    worker, _ = worker_of()
+    looked = cast(Looked, worker._storage)
+    for took, rests in ((1.0, 0.02), (0.01, 0.5), (1.0, 0.5), (0.0, 0.02), (1.0, 0.02)):
+        looked.seconds = took
+        await worker._looked()
+        assert worker._rest_seconds == pytest.approx(rests)
 
 
 async def test_stores_with_work_in_hand_are_not_looked_for() -> None:
