@@ -11,13 +11,16 @@ first of n calls in it start at s. It leaves `full_at` at s + T or later and eac
 last finds s + (n - 1) T or later. It starts by s + w, hence s + w >= s + (n - 1) T - (burst - 1) T, which is
 n <= burst + w / T.
 
-Times are exact fractions inside: rounded ones would drift, and let a call start a hair early on a busy day.
+Inside, times are whole numbers of a unit of which both a second and T are multiples: rounded ones would drift, and let
+a call start a hair early on a busy day. The caller's times are taken to 2^-60 s, which is finer than any clock's.
 """
 
 from __future__ import annotations
 
 import math
-from fractions import Fraction
+
+_RESOLUTION = 60
+_TICKS_PER_SECOND = 2.0**_RESOLUTION  # to multiply by it is exact
 
 
 class Pacer:
@@ -32,29 +35,36 @@ class Pacer:
             raise ValueError(
                 f"a pace needs a rate above 0 and a burst of 1 or more, not {calls_per_second} and {burst}"
             )
-        self._interval = 1 / Fraction(calls_per_second)
+        # The rate is a / b: with a unit of 1 / a ticks, a tick has a units and T, b / a seconds, is b seconds' ticks.
+        self._units_per_tick, seconds = float(calls_per_second).as_integer_ratio()
+        self._interval = seconds << _RESOLUTION
         self._tolerance = (burst - 1) * self._interval
-        self._now = Fraction(now)
-        self._full_at = self._now if full else self._now + burst * self._interval
+        self._latest = now
+        self._full_at = self._units(now) + (0 if full else burst * self._interval)
 
     def next_at(self, now: float) -> float:
         """The earliest time that a call may start: `now`, or later."""
-        exact = max(self._advance(now), self._full_at - self._tolerance)
-        rounded = float(exact)
-        return rounded if rounded >= exact else math.nextafter(rounded, math.inf)
+        self._latest = max(self._latest, now)
+        earliest = self._full_at - self._tolerance
+        if self._units(self._latest) >= earliest:
+            return self._latest
+        ticks = -(-earliest // self._units_per_tick)
+        rounded = ticks / _TICKS_PER_SECOND
+        return rounded if rounded * _TICKS_PER_SECOND >= ticks else math.nextafter(rounded, math.inf)
 
     def take(self, now: float) -> bool:
         """Whether a call may start now; if so, it is counted."""
-        exact = self._advance(now)
-        if exact < self._full_at - self._tolerance:
+        self._latest = max(self._latest, now)
+        at = self._units(self._latest)
+        if at < self._full_at - self._tolerance:
             return False
-        self._full_at = max(self._full_at, exact) + self._interval
+        self._full_at = max(self._full_at, at) + self._interval
         return True
 
     def slow_down(self, until: float) -> None:
         """No call before `until` (Retry-After), one then, and no burst right after it. Never shortens a wait."""
-        self._full_at = max(self._full_at, Fraction(until) + self._tolerance)
+        self._full_at = max(self._full_at, -self._units(-until) + self._tolerance)
 
-    def _advance(self, now: float) -> Fraction:
-        self._now = max(self._now, Fraction(now))
-        return self._now
+    def _units(self, seconds: float) -> int:
+        """Rounded down to a tick."""
+        return math.floor(seconds * _TICKS_PER_SECOND) * self._units_per_tick
