@@ -19,9 +19,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     A secret is found however JSON, a URL, HTML or base64 spell it, alone or within something longer: whoever reads the
     text can undo that. Secrets shorter than 6 characters are left: they would tear words apart and are no secrets.
     """
-    given = [secret for secret in secrets if len(secret) >= _SECRET_CHARACTERS_MIN]
-    given.sort(key=len, reverse=True)  # one may be a part of another
-    spellings = [spelling for secret in given for spelling in _spellings(secret)]
+    spellings = _spellings_of_all(tuple(secrets))
     text = _without(text, spellings)
     # No usual encoder escapes letters and digits. They are only read where that shows a secret, and left elsewhere.
     plain = _ESCAPED_CHARACTER.sub(_letter_or_digit, text)
@@ -52,6 +50,12 @@ class _Spelling:
 
 
 @lru_cache(maxsize=1024)
+def _spellings_of_all(secrets: tuple[str, ...]) -> tuple[_Spelling, ...]:
+    given = [secret for secret in secrets if len(secret) >= _SECRET_CHARACTERS_MIN]
+    given.sort(key=len, reverse=True)  # one may be a part of another
+    return tuple(spelling for secret in given for spelling in _spellings(secret))
+
+
 def _spellings(secret: str) -> tuple[_Spelling, ...]:
     texts = dict.fromkeys((secret, *_in_base64(secret.encode(errors="surrogatepass"))))
     return tuple(_Spelling(text, max(_WORD.findall(text), key=len, default="")) for text in texts)
@@ -70,8 +74,13 @@ def _in_base64(secret: bytes) -> Iterator[str]:
 def _without(text: str, spellings: Iterable[_Spelling]) -> str:
     for spelling in spellings:
         if spelling.word in text:
-            text = re.sub("".join(map(_pattern, _RUN.findall(spelling.text))), "***", text)
+            text = _pattern_of(spelling.text).sub("***", text)
     return text
+
+
+@lru_cache(maxsize=4096)
+def _pattern_of(spelling: str) -> re.Pattern[str]:
+    return re.compile("".join(map(_pattern, _RUN.findall(spelling))))
 
 
 def _pattern(run: str) -> str:

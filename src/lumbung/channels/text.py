@@ -11,8 +11,10 @@ MESSAGE_CHARACTERS_MAX = 500
 
 def words(text: str) -> str:
     """The marketplace's words on one line, without control characters, at most 500 characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_CHARACTERS_MAX]).split())
-    return line[:MESSAGE_CHARACTERS_MAX]
+    begin = text[: 4 * MESSAGE_CHARACTERS_MAX]
+    if not begin.isprintable():
+        begin = "".join(c if c.isprintable() else " " for c in begin)
+    return " ".join(begin.split())[:MESSAGE_CHARACTERS_MAX]
 
 
 def json_text(text: str) -> str:

@@ -119,6 +119,13 @@ class BlibliSession:
         self._credentials = credentials
         self._http = http
         self._clock = clock
+        fields = {
+            "channelId": credentials.channel_id,
+            "storeId": credentials.blibli_store_id,
+            "username": credentials.username,
+            "storeCode": credentials.store_code,
+        }
+        self._own_query = urlencode(fields, quote_via=quote, safe="")
 
     async def push(self, pushes: Sequence[Push]) -> Attempt:
         """Set `availableStock`. Raises ValueError for more than one listing or a quantity below 0 (caller's bugs)."""
@@ -203,15 +210,8 @@ class BlibliSession:
                 assert_never(called.came)
 
     def _query(self, request_id: str, more: Mapping[str, str]) -> str:
-        own = self._credentials
-        fields = {
-            "requestId": request_id,
-            "channelId": own.channel_id,
-            "storeId": own.blibli_store_id,
-            "username": own.username,
-            "storeCode": own.store_code,
-        }
-        return urlencode(fields | dict(more), quote_via=quote, safe="")
+        query = f"requestId={request_id}&{self._own_query}"
+        return f"{query}&{urlencode(more, quote_via=quote, safe='')}" if more else query
 
     def _headers(self, method: str, path: str, body: bytes | None, request_id: str) -> dict[str, str]:
         own = self._credentials

@@ -78,6 +78,8 @@ WORD_RULES: tuple[WordRule, ...] = (
 
 def classify(status: int, answer: Envelope | None, retry_after_seconds: float | None) -> Outcome:
     """What one answer means for the one listing of the call. `answer` is None when no envelope could be read."""
+    if answer is not None and answer.success and 200 <= status < 300 and not answer.code:
+        return Accepted()  # whatever is said besides: first, because nearly every answer is this one
     texts = () if answer is None else (answer.code, answer.message)
     said = Said(status, retry_after_seconds, _words(status, answer), texts)
     found = by_words(WORD_RULES, said)
@@ -88,7 +90,7 @@ def classify(status: int, answer: Envelope | None, retry_after_seconds: float | 
     if answer is None:
         return _without_envelope(said)
     if answer.success:
-        return _claims_success(said, answer)
+        return InDoubt(f"Blibli's answer contradicts itself: {said.words}")
     if found is not None:
         return found
     if 200 <= status < 300 and not answer.code and not answer.message:
@@ -96,13 +98,6 @@ def classify(status: int, answer: Envelope | None, retry_after_seconds: float | 
     if 200 <= status < 300 or status in {400, 404, 409, 422}:
         return Rejected(f"Blibli refused: {said.words}")
     return InDoubt(f"Blibli answered strangely: {said.words}")
-
-
-def _claims_success(said: Said, answer: Envelope) -> Outcome:
-    """Success needs all three signs; when they contradict each other nothing is sure."""
-    if 200 <= said.status < 300 and not answer.code:
-        return Accepted()
-    return InDoubt(f"Blibli's answer contradicts itself: {said.words}")
 
 
 def _without_envelope(said: Said) -> Outcome:
