@@ -114,7 +114,15 @@ class Settings:
     poll_seconds: float = _setting(1.0, "between two looks for work when no wake-up comes")
     claim_stores_max: int = _setting(500, "stores that a worker leases in one look")
     window_listings_max: int = _setting(200, "due listings of a store that a worker reads at once")
-    window_fresh_ms: float = _setting(20.0, "a quantity read longer ago is read again before it is sent")
+    stores_read_together_max: int = _setting(
+        64, "stores whose next listings are read in one statement, when several want theirs at the same moment"
+    )
+    window_fresh_ms: float = _setting(
+        20.0, "a quantity read longer ago, and said to be another since, is read again before it is sent"
+    )
+    window_untold_ms: float = _setting(
+        200.0, "a quantity read longer ago is read again before it is sent, though nobody has said anything"
+    )
     hinted_listings_max: int = _setting(
         1000,
         "due listings of a store and lane that a worker remembers as hinted; more are found by a scan of the lanes",

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from lumbung.db import catalogue, delivery, stores
-from lumbung.db.delivery import Due, Submitted, Work
+from lumbung.db.delivery import Due, Named, Submitted, Work
 from lumbung.db.lease import LeaseRow
 from lumbung.dispatch.policy import (
     Again,
@@ -145,14 +145,9 @@ async def due_now(
     world: World, held: LeaseRow, *listings: int, epoch: int | None = None, with_locations: bool = False
 ) -> list[Due]:
     async with world.pool.connection() as connection:
-        return await delivery.due_now(
-            connection,
-            tenant_id=held.tenant_id,
-            store_id=held.store_id,
-            epoch=held.epoch if epoch is None else epoch,
-            listing_ids=listings,
-            with_locations=with_locations,
-        )
+        asked = Named(held.tenant_id, held.store_id, held.epoch if epoch is None else epoch, listings, with_locations)
+        [due] = await delivery.due_now(connection, [asked])
+    return due
 
 
 # --- what is due ---

@@ -64,6 +64,13 @@ STOCK, DELIVERY = Queries(stock.__file__), Queries(delivery.__file__)
 PAIRS = {"tenant_ids": [1] * 24, "variant_ids": list(range(1, 19_200, 800))}
 LISTED = {"tenant_ids": [1] * 24, "listing_ids": list(range(100, 19_300, 800))}
 WINDOW = {"tenant_id": 1, "store_id": 3, "epoch": 0, "with_locations": True}
+
+
+def named(store_id: int, listing_ids: list[int], *, with_locations: bool = True) -> dict[str, Any]:
+    of_each = {"tenant_ids": 1, "store_ids": store_id, "epochs": 0, "with_locations": with_locations}
+    return {name: [value] * len(listing_ids) for name, value in of_each.items()} | {"listing_ids": listing_ids}
+
+
 LANES = {"lanes": [1, 2, 3, 4, 5, 6], "cursors": [0, 0, 0, 0, 0, 0]}
 
 RECORDED: dict[str, Any] = {
@@ -94,15 +101,6 @@ SETTLED: dict[str, Any] = {
     "answers": ["{}"] * 24,
     "call_ids": [None] * 24,
 }
-LEVELS: dict[str, Any] = {
-    **PAIRS,
-    "warehouse_ids": [0] * 24,
-    "available": [9] * 24,
-    "buffer": [0] * 24,
-    "reserved": [0] * 24,
-    "sync": [True] * 24,
-    "newest_as_of": [None] * 24,
-}
 STATES: dict[str, Any] = {
     **LISTED,
     "store_ids": [1] * 24,
@@ -110,15 +108,30 @@ STATES: dict[str, Any] = {
     "versions": [30_000] * 24,
     "quantities": [9] * 24,
 }
-CONTRIBUTIONS: dict[str, Any] = {
-    **LISTED,
-    "warehouse_ids": [0] * 24,
-    "quantities": [9] * 24,
-    "locations": [None] * 24,
-    "versions": [30_000] * 24,
-    "item_ids": [1] * 24,
-    "item_created_ats": [None] * 24,
-    "calls_before": [0] * 24,
+WRITTEN: dict[str, Any] = {
+    "c_tenant_ids": [1] * 24,
+    "c_listing_ids": LISTED["listing_ids"],
+    "c_warehouse_ids": [0] * 24,
+    "c_quantities": [9] * 24,
+    "c_locations": [None] * 24,
+    "c_versions": [30_000] * 24,
+    "c_item_ids": [1] * 24,
+    "c_item_created_ats": [None] * 24,
+    "c_calls_before": [0] * 24,
+    "l_tenant_ids": [1] * 24,
+    "l_variant_ids": PAIRS["variant_ids"],
+    "l_warehouse_ids": [0] * 24,
+    "l_available": [9] * 24,
+    "l_buffer": [0] * 24,
+    "l_reserved": [0] * 24,
+    "l_sync": [True] * 24,
+    "l_newest_as_of": [None] * 24,
+    "f_tenant_ids": [1] * 24,
+    "f_variant_ids": PAIRS["variant_ids"],
+    "f_warehouse_ids": [0] * 24,
+    "f_channels": ["blib"] * 24,
+    "f_figures": [9] * 24,
+    "f_named": [True] * 24,
 }
 COUNTS: dict[str, Any] = {
     "tenant_ids": [1] * STORES,
@@ -145,7 +158,7 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
         {"working": [3, 5], "wait_seconds_max": 86400.0, "renew_ahead_seconds": 86400.0},
     ),
     (DELIVERY["due_window"], {**WINDOW, **LANES, "busy": [1, 2, 3], "limit": 200}),
-    (DELIVERY["due_now"], {**WINDOW, "listing_ids": list(range(2, 4802, 200))}),
+    (DELIVERY["due_now"], named(3, list(range(2, 4802, 200)))),
     (DELIVERY["release_waits"], {"store_ids": [1, 2, 3], "wait_seconds_max": 86400.0, "limit": 1000}),
     (DELIVERY["lock_results"], {**LISTED, "store_ids": [1] * 24, "epochs": [1] * 24}),
     (
@@ -163,14 +176,11 @@ ASKED: list[tuple[Query, dict[str, Any]]] = [
         SETTLED,
     ),
     (STOCK["lock_variants"], {"tenant_ids": [1] * 24, "skus": [f"sku{n * 70 + 1}" for n in range(24)]}),
-    (STOCK["read_levels"], PAIRS),
-    (STOCK["read_figures"], PAIRS),
+    (STOCK["read_stock"], PAIRS),
     (STOCK["read_listings"], PAIRS),
-    (STOCK["read_contributions"], PAIRS),
     (STOCK["lock_states"], LISTED),
-    (STOCK["write_levels"], LEVELS),
     (STOCK["write_states"], STATES),
-    (STOCK["write_contributions"], CONTRIBUTIONS),
+    (STOCK["write_stock"], WRITTEN),
     (Queries(stats.__file__)["add_stats"], COUNTS),
     (
         Queries(lease.__file__)["claim"],
@@ -341,7 +351,7 @@ async def test_what_the_caller_works_for_is_stepped_over_however_much_of_it_is_d
 
 @pytest.mark.parametrize("asked", [True, False])
 async def test_what_locations_add_up_to_is_read_only_for_who_asks(large_database: str, *, asked: bool) -> None:
-    values = {**WINDOW, "store_id": BUSY_STORE, "listing_ids": [BUSY], "with_locations": asked}
+    values = named(BUSY_STORE, [BUSY], with_locations=asked)
     nodes = all_nodes(await plan_of(large_database, DELIVERY["due_now"], values, mode="generic", carried_out=True))
     assert sum(rows_of(node) for node in nodes if node.get("Relation Name") == "listing_state") == 2
     read = [node["Actual Loops"] for node in nodes if node.get("Relation Name") == "contribution"]
@@ -454,17 +464,16 @@ async def test_most_updates_of_a_busy_listing_stay_on_its_page(world: World) -> 
 
 MANY = list(range(BUSY, BUSY + BUSY_ONES, 10))
 OF_BUSY_ONES: list[tuple[Query, dict[str, Any]]] = [
-    (DELIVERY["due_now"], {**WINDOW, "store_id": BUSY_STORE, "listing_ids": MANY}),
+    (DELIVERY["due_now"], named(BUSY_STORE, MANY)),
     (DELIVERY["record_states"], many_of(RECORDED)),
     (DELIVERY["settle_items"], many_of(SETTLED)),
     (STOCK["read_listings"], {"tenant_ids": [1] * len(MANY), "variant_ids": MANY}),
-    (STOCK["read_contributions"], {"tenant_ids": [1] * len(MANY), "variant_ids": MANY}),
     (STOCK["lock_states"], {"tenant_ids": [1] * len(MANY), "listing_ids": MANY}),
     (
         DELIVERY["lock_results"],
         {**many_of(LISTED), "store_ids": [1 + n % STORES for n in MANY], "epochs": [0] * len(MANY)},
     ),
-    (STOCK["read_levels"], {"tenant_ids": [1] * len(MANY), "variant_ids": MANY}),
+    (STOCK["read_stock"], {"tenant_ids": [1] * len(MANY), "variant_ids": MANY}),
 ]
 BUSY_TABLES = {"listing_state", "contribution", "stock_level"}
 CHURN = f"""
@@ -522,8 +531,7 @@ def changed(values: dict[str, Any], **others: Any) -> dict[str, Any]:
 WRITES: list[tuple[Query, dict[str, Any]]] = [
     (DELIVERY["record_states"], many_of(RECORDED)),
     (STOCK["write_states"], changed(STATES, lanes=[1])),
-    (STOCK["write_contributions"], changed(CONTRIBUTIONS, item_ids=[None])),
-    (STOCK["write_levels"], {**changed(LEVELS), "variant_ids": MANY}),
+    (STOCK["write_stock"], {**many_of(WRITTEN), "c_listing_ids": MANY, "l_variant_ids": MANY, "f_variant_ids": MANY}),
 ]
 
 
@@ -534,8 +542,8 @@ async def test_a_row_is_written_without_a_look_at_its_dead_versions(
     """A unique index would look at each of them before it takes another entry of that key."""
     plan = await plan_of(churned_database, query, values, mode="generic", carried_out=True)
     nodes = all_nodes(plan)
-    [update] = [node for node in nodes if node.get("Operation") == "Update"]
-    assert sum(rows_of(part) for part in update["Plans"][:1]) == len(MANY)
+    updates = [node for node in nodes if node.get("Operation") == "Update"]
+    assert {sum(rows_of(part) for part in update["Plans"][:1]) for update in updates} == {len(MANY)}
     assert max(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in nodes) <= (
         PAGES_OF_A_WRITE_MAX * len(MANY)
     )

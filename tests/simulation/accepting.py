@@ -32,7 +32,9 @@ def accept(tables: Tables, tenant_id: int, update: StockUpdate, code: str, wareh
     items = stock.changes.items
     still_open = sum(item.message is None for item in items)
     tables.updates[version] = Update(version, tenant_id, code, at, len(items), still_open)
+    ids_taken = tables.item + len(stock.channels_served_by(warehouse_id))  # as many items as there may be
     _write(tables, stock)
+    tables.item = ids_taken
     return Accepted(version, code, due_of(stock, items), tuple(stock.changes.due))
 
 

@@ -39,8 +39,8 @@ def without_the_epoch_check() -> None:
 def without_minding_lost_leases() -> None:
     """Who was the holder once goes on as such, beside the new one."""
     without_the_epoch_check()
-    for name in ("due_window", "due_now"):
-        _rewrite(delivery._queries, name, "k.epoch = :epoch", ":epoch::bigint > 0")
+    _rewrite(delivery._queries, "due_window", "k.epoch = :epoch", ":epoch::bigint > 0")
+    _rewrite(delivery._queries, "due_now", "k.epoch = r.epoch", "r.epoch > 0")
     _put(Worker, "_drop_senders", _never)
     _put(Worker, "_give_back_excess", _never)
 

@@ -67,6 +67,17 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Listings of a store that are asked about by name, by who holds it under this epoch."""
+
+    tenant_id: int
+    store_id: int
+    epoch: int
+    listing_ids: Sequence[int]
+    with_locations: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """An item that has just ended. `latency_seconds`: since its update was accepted."""
 
@@ -136,24 +147,26 @@ async def due_window(
     return [_due(row) for row in rows]
 
 
-async def due_now(
-    connection: Connection,
-    *,
-    tenant_id: int,
-    store_id: int,
-    epoch: int,
-    listing_ids: Sequence[int],
-    with_locations: bool,
-) -> list[Due]:
-    rows = await _queries["due_now"].all(
+async def due_now(connection: Connection, asked: Sequence[Named]) -> list[list[Due]]:
+    """For each, those of its listings that are due, in its order; none when the store is not held under that epoch."""
+    names = [
+        (of_one.tenant_id, of_one.store_id, of_one.epoch, listing_id, of_one.with_locations)
+        for of_one in asked
+        for listing_id in of_one.listing_ids
+    ]
+    whose = [number for number, of_one in enumerate(asked) for _ in of_one.listing_ids]
+    tenant_ids, store_ids, epochs, listing_ids, with_locations = _columns(names, 5)
+    due: list[list[Due]] = [[] for _ in asked]
+    for row in await _queries["due_now"].all(
         connection,
-        tenant_id=tenant_id,
-        store_id=store_id,
-        epoch=epoch,
-        listing_ids=list(listing_ids),
+        tenant_ids=tenant_ids,
+        store_ids=store_ids,
+        epochs=epochs,
+        listing_ids=listing_ids,
         with_locations=with_locations,
-    )
-    return [_due(row) for row in rows]
+    ):
+        due[whose[row["place"] - 1]].append(_due(row))
+    return due
 
 
 async def lock_results(

@@ -143,30 +143,39 @@ CROSS JOIN LATERAL (
 ORDER BY d.lane, d.listing_id
 
 -- name: due_now
--- The same for listings that are named, because they became due or were read a while ago: the newest quantity at this
--- moment, if they are due.
+-- The same for listings that are named, of several stores at once, because they became due or were read a while ago: the
+-- newest quantity at this moment, if they are due. `place`: of the name, from 1.
 -- Keys are read backwards: while somebody holds a snapshot dead versions stay, and new ones come behind them once the
 -- space of earlier ones is used up. A row that is updated often is then found at once instead of behind all that it was
 -- before. A key of one listing is written as a range, for with an equation the order would mean nothing to the planner.
-SELECT d.*
-FROM unnest(:listing_ids::bigint[]) WITH ORDINALITY AS named (listing_id, place)
+WITH named AS MATERIALIZED (
+    SELECT * FROM unnest(:tenant_ids::bigint[], :store_ids::bigint[], :epochs::bigint[], :listing_ids::bigint[],
+                         :with_locations::bool[])
+        WITH ORDINALITY AS r (tenant_id, store_id, epoch, listing_id, with_locations, place)
+), held AS MATERIALIZED (
+    SELECT r.tenant_id, r.store_id, r.epoch
+    FROM (SELECT DISTINCT tenant_id, store_id, epoch FROM named) r
+    WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
+                  WHERE s.tenant_id = r.tenant_id AND s.id = r.store_id AND s.mode = 'live' AND s.retired_at IS NULL
+                    AND t.disabled_at IS NULL AND k.epoch = r.epoch)
+)
+SELECT named.place, d.*
+FROM named
+JOIN held ON held.tenant_id = named.tenant_id AND held.store_id = named.store_id AND held.epoch = named.epoch
 CROSS JOIN LATERAL (
     SELECT s.ctid AS address FROM listing_state s
-    WHERE s.tenant_id = :tenant_id AND s.listing_id >= named.listing_id AND s.listing_id <= named.listing_id
+    WHERE s.tenant_id = named.tenant_id AND s.listing_id >= named.listing_id AND s.listing_id <= named.listing_id
     ORDER BY s.listing_id DESC LIMIT 1
 ) s
 CROSS JOIN LATERAL (
     SELECT d.listing_id, d.lane, d.due_for, d.version_due, d.quantity_due, d.attempts, d.remote_variant,
            d.quantity_delivered, d.quantity_floor, d.quantity_doubtful, d.quantity_expected, d.doubt_left_seconds,
            d.handle, d.handle_version, d.handle_quantity, d.handle_age_seconds,
-           CASE WHEN :with_locations THEN d.locations END AS locations
+           CASE WHEN named.with_locations THEN d.locations END AS locations
     FROM due_listing d
-    WHERE d.address = s.address AND d.store_id = :store_id
+    WHERE d.address = s.address AND d.store_id = named.store_id
     OFFSET 0
 ) d
-WHERE EXISTS (SELECT FROM store s JOIN tenant t ON t.id = s.tenant_id JOIN store_lease k ON k.store_id = s.id
-              WHERE s.tenant_id = :tenant_id AND s.id = :store_id AND s.mode = 'live' AND s.retired_at IS NULL
-                AND t.disabled_at IS NULL AND k.epoch = :epoch)
 ORDER BY named.place
 
 -- name: lock_results

@@ -74,6 +74,9 @@ class LaneShares:
         for raised, lanes in self._lanes.items():
             lanes.rest(lane for lane in WEIGHTS if left[lane + raised] == 0)
         self._classes.rest(raised for raised in CLASS_WEIGHTS if not _due(left, raised))
+        if len(with_due := [lane for lane in LANES if left[lane]]) == 1:  # it gets them all and owes nobody
+            given[with_due[0]] = min(n, left[with_due[0]])
+            return given
         for _ in range(min(n, sum(left.values()))):
             raised = self._classes.next([raised for raised in CLASS_WEIGHTS if _due(left, raised)])
             lane = self._lanes[raised].next(_due(left, raised)) + raised

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lumbung.db import budget, delivery, lease, stores
 from lumbung.db.budget import Grant
-from lumbung.db.delivery import Due, Work
+from lumbung.db.delivery import Due, Named, Work
 from lumbung.db.lease import ChannelTimes, LeaseRow, StoredTokens
 from lumbung.db.pool import Pool
 from lumbung.db.wake import Hints
@@ -15,6 +15,7 @@ from lumbung.dispatch import recording
 from lumbung.dispatch.recording import RESPONSE_BYTES_MAX, storable
 from lumbung.dispatch.report import Lease, Report
 from lumbung.dispatch.storage import Recorded, Renewal
+from lumbung.dispatch.together import Together
 from lumbung.errors import CommitUnknown, LumbungError
 from lumbung.settings import Settings
 
@@ -27,6 +28,7 @@ class PostgresStorage:
         self._lease_pool = lease_pool
         self._settings = settings
         self._channels = channels
+        self._named = Together(self._due_of_all, most=settings.stores_read_together_max)
 
     # --- this process ---
 
@@ -117,15 +119,11 @@ class PostgresStorage:
             )
 
     async def due_now(self, held: Lease, listing_ids: Sequence[int], *, with_locations: bool) -> list[Due]:
+        return await self._named.ask(Named(held.tenant_id, held.store_id, held.epoch, listing_ids, with_locations))
+
+    async def _due_of_all(self, asked: Sequence[Named]) -> list[list[Due]]:
         async with self._pool.connection() as connection:
-            return await delivery.due_now(
-                connection,
-                tenant_id=held.tenant_id,
-                store_id=held.store_id,
-                epoch=held.epoch,
-                listing_ids=listing_ids,
-                with_locations=with_locations,
-            )
+            return await delivery.due_now(connection, asked)
 
     async def record(self, reports: Sequence[Report]) -> Recorded:
         """One transaction. When its COMMIT is not answered PostgreSQL is asked, as long as it takes, what became of it:

@@ -275,7 +275,7 @@ def _wait_row(report: Report, result: Result, settings: Settings) -> Row | None:
 def clip_json(answer: str, bytes_max: int) -> str:
     """JSON text of at most `bytes_max` bytes: the answer as it is, or, when it is longer, its beginning as a string."""
     answer = storable(answer, len(answer))
-    if len(answer.encode()) <= bytes_max:
+    if len(answer if answer.isascii() else answer.encode()) <= bytes_max:
         return answer
     kept = answer
     while len(text := json.dumps(kept + "...", ensure_ascii=False).encode()) > bytes_max:
@@ -285,4 +285,5 @@ def clip_json(answer: str, bytes_max: int) -> str:
 
 def storable(text: str, chars_max: int) -> str:
     """What PostgreSQL can keep: no NUL, no lone surrogates, not too long."""
-    return text[:chars_max].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    kept = text[:chars_max].replace("\x00", "\ufffd")
+    return kept if kept.isascii() else kept.encode("utf-8", "replace").decode()

@@ -94,6 +94,7 @@ class StoreSender:
                 settings.window_listings_max,
                 limits.calls_per_second,
                 settings.window_fresh_ms / 1000,
+                settings.window_untold_ms / 1000,
                 settings.hinted_listings_max,
             ),
             bisection,

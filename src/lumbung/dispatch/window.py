@@ -8,13 +8,16 @@ since the oldest snapshot began, so while somebody holds one a scan reads ever m
 called for (at the start, at each poll, when a wake-up names no listings, when a hint was forgotten), and goes on until
 it has been all round and found nothing. Scans rest in between (rest.py), unless nothing is hinted and there is more.
 
-Never all that is due: about a second's worth, so that later zeros do not wait behind it. What was read too long ago is
-read again when it is sent, so that the newest quantity goes out. A listing is busy from the start of its call until the
+Never all that is due: about a second's worth, so that later zeros do not wait behind it. What was read is read again
+before it is sent, so that the newest quantity goes out: at once where somebody has said since that it is due, or that
+anything may be; after a longer time in any case, for what is said may be lost. As many as are likely to be sent before
+they are too old are read again together. A listing is busy from the start of its call until the
 result is recorded, so it has at most one call in flight. One that is passed over because it is busy is hinted instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,11 +61,13 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class WindowSizes:
     """`listings_max` read at once; about a second's worth at `calls_per_second`. `fresh_seconds`: what was read longer
-    ago is read again before it is sent. `hinted_max`: listings of a lane."""
+    ago, and was said to be due since, is read again before it is sent; after `untold_seconds` also what was not.
+    `hinted_max`: listings of a lane."""
 
     listings_max: int
     calls_per_second: float
     fresh_seconds: float
+    untold_seconds: float
     hinted_max: int
 
 
@@ -88,6 +93,10 @@ class Window:
         self._locks = locks
         self._reads_back = reads_back
         self._fresh_seconds = sizes.fresh_seconds
+        self._untold_seconds = max(sizes.fresh_seconds, sizes.untold_seconds)
+        self._all_told_at = -math.inf  # anything may have become due then
+        self._again_at = -math.inf  # when batches were last read again
+        self._again_count = 1  # how many
         self._rest = rest
         self._shares = LaneShares()
         self._cursors = dict.fromkeys(LANES, 0)
@@ -115,11 +124,12 @@ class Window:
     def look(self) -> None:
         """Anything may be due."""
         self._scan_wanted = True
+        self._all_told_at = self._clock.monotonic()
 
     def hint(self, listings: Mapping[int, int]) -> None:
         """These may be due, in these lanes."""
         if not self._hinted.add(listings):
-            self._scan_wanted = True
+            self.look()
 
     def scan_after(self, now: float) -> float | None:
         """In how many seconds something may be found although nothing is hinted; None: it is not called for."""
@@ -133,7 +143,7 @@ class Window:
             if not self._batches and not await self.fill():
                 return None
             batch = self._batches.popleft()
-            if self._clock.monotonic() - batch.read_at > self._fresh_seconds:
+            if self._is_old(batch):
                 batch = await self._again(batch)
             self.hint({one.listing_id: one.lane for one in batch.listings if one.listing_id in self.busy})
             listings = tuple(listing for listing in batch.listings if listing.listing_id not in self.busy)
@@ -220,12 +230,18 @@ class Window:
         """Batches in the order of their first listings."""
         read_at = self._clock.monotonic()
         order = {listing.listing_id: place for place, listing in enumerate(listings)}
-        batches = [Batch(task, tuple(of_call), read_at) for task in Task for of_call in self._grouped(task, listings)]
+        by_task: dict[Task, list[Due]] = {}
+        for listing in listings:
+            by_task.setdefault(self._task_of(listing), []).append(listing)
+        batches = [
+            Batch(task, tuple(of_call), read_at)
+            for task, mine in by_task.items()
+            for of_call in self._grouped(task, mine)
+        ]
         return sorted(batches, key=lambda batch: order[batch.listings[0].listing_id])
 
-    def _grouped(self, task: Task, listings: Iterable[Due]) -> list[list[Due]]:
+    def _grouped(self, task: Task, mine: Sequence[Due]) -> list[list[Due]]:
         manifest = self._channel.manifest
-        mine = [listing for listing in listings if self._task_of(listing) is task]
         match task:
             case Task.PUSH:
                 return group(mine, self._batch_key, manifest.batch_max, self._bisection.size)
@@ -253,15 +269,47 @@ class Window:
             case _:
                 return Task.PUSH
 
+    def _is_old(self, batch: Batch) -> bool:
+        """Whether another quantity may be the newest by now."""
+        age = self._clock.monotonic() - batch.read_at
+        if age <= self._fresh_seconds:
+            return False
+        told = batch.read_at <= self._all_told_at or any(one.listing_id in self._hinted for one in batch.listings)
+        return told or age > self._untold_seconds
+
     async def _again(self, batch: Batch) -> Batch:
-        """The same listings as they are now, those whose task has changed meanwhile left for the next window."""
-        lanes = {listing.listing_id: listing.lane for listing in batch.listings}
+        """The same listings as they are now, those whose task has changed meanwhile left for the next window. With them
+        the batches that come next, which stay the next."""
+        batches = [batch, *self._next_old(batch)]
+        lanes = {listing.listing_id: listing.lane for one in batches for listing in one.listings}
         self._hinted.discard(lanes)
         try:
-            listings = await self._read(lanes)
+            found = {listing.listing_id: listing for listing in await self._read(lanes)}
         except BaseException:
             self.hint(lanes)
             raise
+        self._again_at = self._clock.monotonic()
+        first, *others = [self._renewed(one, found) for one in batches]
+        self._batches.extendleft(reversed(others))
+        return first
+
+    def _next_old(self, first: Batch) -> list[Batch]:
+        """As many as were sent of the last ones before they were too old, or twice that when all were; with the first
+        no more than are read at once."""
+        left = sum(one.read_at == self._again_at for one in (first, *self._batches))
+        self._again_count = max(1, self._again_count - left) if left else 2 * self._again_count
+        taken: list[Batch] = []
+        listings = len(first.listings)
+        while self._batches and len(taken) + 1 < self._again_count and self._is_old(self._batches[0]):
+            listings += len(self._batches[0].listings)
+            if listings > self._size:
+                break
+            taken.append(self._batches.popleft())
+        self._again_count = len(taken) + 1
+        return taken
+
+    def _renewed(self, batch: Batch, found: Mapping[int, Due]) -> Batch:
+        listings = [found[one.listing_id] for one in batch.listings if one.listing_id in found]
         handles = {_handle_of(listing) for listing in batch.listings}
         same = tuple(
             listing
@@ -270,7 +318,7 @@ class Window:
         )
         kept = {listing.listing_id for listing in same}
         self.hint({one.listing_id: one.lane for one in listings if one.listing_id not in kept})
-        return Batch(batch.task, same, self._clock.monotonic())
+        return Batch(batch.task, same, self._again_at)
 
     async def _read(self, listing_ids: Iterable[int]) -> list[Due]:
         return await self._storage.due_now(
