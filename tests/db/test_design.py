@@ -177,11 +177,10 @@ async def test_a_group_locks_then_reads_then_writes_in_as_many_statements_as_one
         many = await statements_of(*(stock_update(sku, blib=1) for sku in skus[2:]))
     assert many == one
     order = [names[sql] for sql in many if sql in names]
-    locked, versions = order.index("lock_variants"), order.index("take_versions")
-    assert set(order[:locked]) == {"find_tenants", "find_warehouses"}
-    assert order[locked + 1 : versions] == ["read_levels", "read_figures", "read_listings", "read_contributions"]
-    assert order.index("lock_states") == order.index("write_states") - 1
-    assert all(name.startswith(("take_", "write_")) or name == "lock_states" for name in order[versions:])
+    assert order == [
+        *("resolve", "lock_variants", "read_stock", "read_listings", "take_ids"),
+        *("lock_states", "write_states", "write_stock", "write_history"),
+    ]
 
 
 async def test_accepting_leaves_durability_as_the_server_has_it(world: World) -> None:

@@ -55,9 +55,9 @@ async def test_records_come_newest_first_in_pages_that_leave_none_out(world: Wor
 async def test_records_of_one_moment_come_by_their_ids(world: World) -> None:
     tenant = await world.tenant()
     async with world.pool.transaction() as connection:
-        [(_, at)] = await stock.take_versions(connection, 1)
-        for number in (7, 9, 8):
-            await stock.write(connection, "write_updates", [(tenant, at, number, uuid4(), PARTNER_ID, 0, 0)])
+        [(_, at)], _ = await stock.take_ids(connection, versions=1)
+        updates = [(tenant, at, number, uuid4(), PARTNER_ID, 0, 0) for number in (7, 9, 8)]
+        await stock.write_history(connection, updates=updates, items=[], changes=[])
     records, total = await page(world)
     assert ([recorded.id for recorded in records], total) == ([9, 8, 7], 3)
 

@@ -12,6 +12,8 @@ import pytest
 from lumbung.db import delivery, stock
 from lumbung.db.query import Connection
 from lumbung.errors import LockBusy
+from lumbung.inventory import stock as accepting
+from lumbung.inventory.variant_stock import VariantStock
 from lumbung.model import StockLimit, Tenant, UnknownSku
 from tests.db.delivering import DAY, Told, blocked, leased, listing_ids, record
 from tests.world import PARTNER_ID, World, stock_update
@@ -20,29 +22,21 @@ COVERS = {
     "create_variants",
     "lock_variants",
     "lock_variants_by_id",
-    "find_warehouses",
-    "find_tenants",
+    "resolve",
     "count_unknown_skus",
     "claim_idempotency_keys",
     "forget_idempotency_keys",
-    "read_levels",
-    "read_figures",
+    "read_stock",
     "read_listings",
-    "read_contributions",
     "read_reach",
-    "take_versions",
-    "take_item_ids",
-    "write_levels",
-    "write_figures",
+    "take_ids",
     "lock_states",
     "write_states",
-    "write_contributions",
+    "write_stock",
     "drop_contributions",
     "clear_states",
     "drop_waits",
-    "write_updates",
-    "write_items",
-    "write_changes",
+    "write_history",
     "end_items",
     "committed",
 }
@@ -74,14 +68,14 @@ async def test_tenants_and_warehouses_are_found_by_what_requests_name(world: Wor
     await world.execute("UPDATE warehouse SET retired_at = now() WHERE name = 'closed'")
     names = [(first, "default"), (first, "east"), (second, "east"), (second, "closed"), (second, "default")]
     async with world.pool.connection() as connection:
-        assert await stock.find_tenants(connection, [second, first, second, 99]) == {
-            first: Tenant(first, "a", UnknownSku.REJECT, StockLimit.NONE),
-            second: Tenant(second, "b", UnknownSku.CREATE, StockLimit.TOTAL),
-        }
-        assert await stock.find_warehouses(connection, names) == {
-            (first, "default"): 0,
-            (second, "default"): 0,
-            (second, "east"): east,
+        a = Tenant(first, "a", UnknownSku.REJECT, StockLimit.NONE)
+        b = Tenant(second, "b", UnknownSku.CREATE, StockLimit.TOTAL)
+        assert await stock.resolve(connection, [*names, (99, "default"), (second, "east")]) == {
+            (first, "default"): (a, 0),
+            (first, "east"): (a, None),
+            (second, "default"): (b, 0),
+            (second, "east"): (b, east),
+            (second, "closed"): (b, None),
         }
 
 
@@ -244,22 +238,35 @@ async def test_what_is_written_of_a_variant_is_read_again(world: World) -> None:
     async with world.pool.transaction() as connection:
         for available in (5, 6):
             levels = [(*key, 0, available, 1, 0, True, NOW), (*key, east, available, 2, 0, False, None)]
-            await stock.write(connection, "write_levels", levels)
-            await stock.write(connection, "write_figures", [(*key, 0, "blib", available, available == 6)])
-            contributions = [(world.tenant_id, listing, 0, available, "J", 40 + available, 7, NOW, 3)]
-            await stock.write(connection, "write_contributions", contributions)
-        levels_read = [tuple(row)[2:] for row in await stock.read(connection, "read_levels", [key])]
-        assert sorted(levels_read) == [(0, 6, 1, 0, True, NOW), (east, 6, 2, 0, False, None)]
-        [figure] = await stock.read(connection, "read_figures", [key])
-        assert tuple(figure) == (*key, 0, "blib", 6, True)
-        [contribution] = await stock.read(connection, "read_contributions", [key])
-        assert tuple(contribution) == (*key, listing, 0, 6, "J", 46, 7, NOW, 3)
-        [found] = await stock.read(connection, "read_listings", [key])
-        assert tuple(found)[:7] == (*key, listing, store, "blib", None, 0)
-        assert dict(zip(found["warehouse_ids"], found["locations"], strict=True)) == {0: "J", east: None}
+            figures = [(*key, 0, "blib", available, available == 6)]
+            contributions = [(world.tenant_id, listing, 0, available, "I", 40 + available, 7, NOW, 3)]
+            await stock.write_stock(connection, contributions=contributions, levels=levels, figures=figures)
+        rows = [tuple(row) for row in await stock.read(connection, "read_stock", [key])]
+        assert sorted(rows, key=str) == [
+            (*key, 0, 6, 1, 0, True, NOW, None, None, None),
+            (*key, 0, None, None, None, None, None, "blib", 6, True),
+            (*key, east, 6, 2, 0, False, None, None, None, None),
+        ]
+        listed = (*key, listing, store, "blib", None, 0, 0)
+        rows = [tuple(row) for row in await stock.read(connection, "read_listings", [key])]
+        assert sorted(rows) == [
+            (*listed, 0, True, "J", 6, "I", 46, 7, NOW, 3),
+            (*listed, east, True, None, *[None] * 6),
+        ]
         await stock.write(connection, "drop_contributions", [(world.tenant_id, listing, 0)])
-        assert await stock.read(connection, "read_contributions", [key]) == []
-        assert await stock.read(connection, "read_levels", []) == []
+        assert [row["quantity"] for row in await stock.read(connection, "read_listings", [key])] == [None, None]
+        assert await stock.read(connection, "read_stock", []) == []
+
+
+async def test_one_kind_of_row_is_written_without_the_others(world: World) -> None:
+    await world.small()
+    [listing] = (await listing_ids(world)).values()
+    async with world.pool.transaction() as connection:
+        contribution = (world.tenant_id, listing, 0, 6, None, 46, 7, NOW, 3)
+        await stock.write_stock(connection, contributions=[contribution], levels=[], figures=[])
+        await stock.write_stock(connection, contributions=[], levels=[], figures=[])
+    tables = ("contribution", "stock_level", "channel_stock")
+    assert [await world.value(f"SELECT count(*) FROM {table}") for table in tables] == [1, 0, 0]  # noqa: S608
 
 
 async def test_retired_listings_stores_and_links_are_not_read(world: World) -> None:
@@ -267,19 +274,36 @@ async def test_retired_listings_stores_and_links_are_not_read(world: World) -> N
     await world.accepted(stock_update(blib=4))
     pair = [(world.tenant_id, await world.value("SELECT id FROM variant"))]
 
-    async def read() -> tuple[list[list[int]], int]:
+    async def read() -> list[tuple[int, bool, int]]:
+        """Warehouse, whether it serves the store, what it contributes."""
         async with world.pool.connection() as connection:
-            listings = await stock.read(connection, "read_listings", pair)
-            contributions = await stock.read(connection, "read_contributions", pair)
-        return [row["warehouse_ids"] for row in listings], len(contributions)
+            rows = await stock.read(connection, "read_listings", pair)
+        return [(row["warehouse_id"], row["serving"], row["quantity"]) for row in rows]
 
-    assert await read() == ([[0]], 1)
+    assert await read() == [(0, True, 4)]
     await world.execute("UPDATE store_warehouse SET retired_at = now()")
-    assert await read() == ([[]], 1)
+    assert await read() == [(0, False, 4)]
     await world.execute("UPDATE store SET retired_at = now()")
-    assert await read() == ([], 1)
+    assert await read() == []
+    await world.execute("UPDATE store SET retired_at = NULL")
+    assert await read() == [(0, False, 4)]
     await world.execute("UPDATE listing SET retired_at = now()")
-    assert await read() == ([], 0)
+    assert await read() == []
+
+
+async def test_a_listing_whose_store_nobody_serves_is_read_too(world: World) -> None:
+    await world.tenant()
+    await world.store(warehouses={})
+    await world.variants("sku1")
+    await world.listings([("sku1", "Toko Padi", PADI)])
+    async with world.pool.connection() as connection:
+        variant = await world.value("SELECT id FROM variant")
+        [row] = await stock.read(connection, "read_listings", [(world.tenant_id, variant)])
+        assert (row["warehouse_id"], row["quantity"]) == (None, None)
+        variants = {(world.tenant_id, variant): VariantStock(world.tenant_id, variant, "sku1")}
+        await accepting.load(connection, variants)
+    [listing] = variants[world.tenant_id, variant].listings.values()
+    assert (listing.serving, listing.contributions) == ({}, {})
 
 
 async def test_why_a_channel_is_out_of_reach(world: World) -> None:
@@ -298,13 +322,14 @@ async def test_why_a_channel_is_out_of_reach(world: World) -> None:
 
 async def test_versions_and_item_ids_only_grow_and_versions_carry_their_time(world: World) -> None:
     async with world.pool.connection() as connection:
-        versions = await stock.take_versions(connection, 3) + await stock.take_versions(connection, 2)
-        items = await stock.take_item_ids(connection, 2) + await stock.take_item_ids(connection, 1)
-        assert await stock.take_item_ids(connection, 0) == []
+        versions, items = await stock.take_ids(connection, versions=3, items=2)
+        others = await stock.take_ids(connection, versions=2, items=4)
+        assert await stock.take_ids(connection, versions=0) == ([], [])
+    versions, items = versions + others[0], items + others[1]
     numbers, times = [number for number, _ in versions], [at for _, at in versions]
     assert numbers == list(range(numbers[0], numbers[0] + 5))
     assert times == sorted(times)
-    assert items == [items[0], items[0] + 1, items[0] + 2]
+    assert items == list(range(items[0], items[0] + 6))
 
 
 # --- states ---
@@ -434,11 +459,10 @@ async def the_states(world: World) -> dict[str, dict[str, Any]]:
 
 async def updates_with_items(world: World, connection: Connection, count: int) -> tuple[int, list[int]]:
     """An update with so many open items, made at NOW's week of the database; returns its id and its items'."""
-    [(version, at)] = await stock.take_versions(connection, 1)
-    items = await stock.take_item_ids(connection, count)
-    await stock.write(connection, "write_updates", [(world.tenant_id, at, version, uuid4(), PARTNER_ID, count, count)])
+    [(version, at)], items = await stock.take_ids(connection, versions=1, items=count)
+    update = (world.tenant_id, at, version, uuid4(), PARTNER_ID, count, count)
     rows = [(world.tenant_id, at, version, item, None, 0, 0, 1, "blib", 5, None, None) for item in items]
-    await stock.write(connection, "write_items", rows)
+    await stock.write_history(connection, updates=[update], items=rows, changes=[])
     return version, items
 
 
@@ -500,25 +524,20 @@ async def test_an_item_never_ends_before_it_was_made(world: World) -> None:
 async def test_an_update_without_open_items_is_finished_when_it_is_made(world: World) -> None:
     await world.tenant()
     async with world.pool.transaction() as connection:
-        [(version, at)] = await stock.take_versions(connection, 1)
-        row = (world.tenant_id, at, version, uuid4(), PARTNER_ID, 1, 0)
-        await stock.write(connection, "write_updates", [row])
-        await stock.write(
-            connection,
-            "write_items",
-            [(world.tenant_id, at, version, 1, None, 0, 0, 1, "shpe", 5, False, "No connector")],
-        )
+        [(version, at)], _ = await stock.take_ids(connection, versions=1)
+        update = (world.tenant_id, at, version, uuid4(), PARTNER_ID, 1, 0)
+        item = (world.tenant_id, at, version, 1, None, 0, 0, 1, "shpe", 5, False, "No connector")
         change = (world.tenant_id, at, version, 0, 1, 0, 9, 1, True, '{"shpe": 5}', NOW, True, None)
-        await stock.write(connection, "write_changes", [change])
+        await stock.write_history(connection, updates=[update], items=[item], changes=[change])
         assert await stock.committed(connection, tenant_id=world.tenant_id, created_at=at, update_id=version)
         assert not await stock.committed(connection, tenant_id=world.tenant_id, created_at=at, update_id=version + 1)
         assert not await stock.committed(connection, tenant_id=world.tenant_id + 1, created_at=at, update_id=version)
         later = at + timedelta(microseconds=1)
         assert not await stock.committed(connection, tenant_id=world.tenant_id, created_at=later, update_id=version)
-    [update] = await world.rows("SELECT created_at, updated_at, finished_at FROM stock_update")
-    assert set(update.values()) == {at}
-    [item] = await world.rows("SELECT success, message, client_response, finished_at FROM item")
-    assert item == {"success": False, "message": "No connector", "client_response": "", "finished_at": at}
+    [written] = await world.rows("SELECT created_at, updated_at, finished_at FROM stock_update")
+    assert set(written.values()) == {at}
+    [ended] = await world.rows("SELECT success, message, client_response, finished_at FROM item")
+    assert ended == {"success": False, "message": "No connector", "client_response": "", "finished_at": at}
     [stored] = await world.rows("SELECT available, buffer, sync, figures, as_of, applied, replaced FROM stock_change")
     assert tuple(stored.values()) == (9, 1, True, '{"shpe": 5}', NOW, True, None)
 
@@ -526,5 +545,6 @@ async def test_an_update_without_open_items_is_finished_when_it_is_made(world: W
 async def test_nothing_to_write_is_no_statement(world: World) -> None:
     async with world.pool.transaction() as connection:
         await connection.execute("SET TRANSACTION READ ONLY")
-        await stock.write(connection, "write_levels", [])
+        await stock.write_stock(connection, contributions=[], levels=[], figures=[])
+        await stock.write_history(connection, updates=[], items=[], changes=[])
         await stock.write(connection, "end_items", [])

@@ -570,7 +570,7 @@ async def test_clearing_one_listing_and_showing_another_does_not_deadlock_with_a
             await stock_db.lock_variants_by_id(connection, world.tenant_id, [variant_id])
             variant = VariantStock(world.tenant_id, variant_id, "sku1")
             await stock.load(connection, {(world.tenant_id, variant_id): variant})
-            [(version, _)] = await stock_db.take_versions(connection, 1)
+            [(version, _)], _ = await stock_db.take_ids(connection, versions=1)
             variant.remove(variant.listings[ids[PADI]], "Gone", version=version)
             variant.recompute(variant.listings[ids["second"]], version=version)
             await catalogue.retire_listings(connection, world.tenant_id, [ids[PADI]])

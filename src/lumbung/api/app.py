@@ -10,8 +10,6 @@ from pathlib import Path
 
 import litestar_offline_docs
 from litestar import Litestar
-from litestar.datastructures import State
-from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
@@ -58,10 +56,9 @@ def _routes(context: ApiContext, waker: Waker) -> Litestar:
             metrics,
             create_static_files_router("/docs/static", [_ASSETS], include_in_schema=False),
         ],
-        dependencies={"context": Provide(lambda: context, use_cache=True, sync_to_thread=False)},
         exception_handlers={Exception: answer_error},
         lifespan=[background],
-        state=State(),
+        state=context.as_state(),
         request_max_body_size=None,  # ours is a setting
         openapi_config=OpenAPIConfig(
             title="Lumbung partner API",

@@ -77,10 +77,10 @@ class GroupCommit:
             raise Unavailable("Too many updates wait to be committed; send this one again", retry_after_seconds=1)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(submission, loop.create_future())
+        self._callers += 1
         self._queues.setdefault(submission.tenant_id, deque()).append(waiting)
         self._count(1)
         self._some.set()
-        self._callers += 1
         expiry = loop.call_later(self._settings.accept_timeout_seconds, waiting.give_up)
         try:
             result = await waiting.result
@@ -115,7 +115,7 @@ class GroupCommit:
         """Wait a moment for more, unless a full group is there already, or the database has nothing to do meanwhile."""
         if not self._commits:
             await asyncio.sleep(0)
-        elif self._queued < self._settings.group_updates_max:
+        elif self._queued < self._most():
             self._full.clear()
             try:
                 async with asyncio.timeout(self._settings.group_wait_ms / 1000):
@@ -150,7 +150,7 @@ class GroupCommit:
     def _count(self, change: int) -> None:
         self._queued += change
         self._metrics.queued.set(self._queued)
-        if self._queued >= self._settings.group_updates_max:
+        if self._queued >= self._most():
             self._full.set()
 
     def _start(self, commit: Coroutine[Any, Any, None]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from litestar import Response, get
-from litestar.di import NamedDependency
 
-from lumbung.api.context import ApiContext
+from lumbung.api.context import context_of
 from lumbung.api.errors import AnyRequest
 from lumbung.api.reference import note_refusal
 from lumbung.db.migrate import is_writable
@@ -19,8 +18,9 @@ def healthz() -> dict[str, str]:
 
 
 @get("/readyz", include_in_schema=False)
-async def readyz(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[dict[str, object]]:
+async def readyz(request: AnyRequest) -> Response[dict[str, object]]:
     """Schemas newer than this process are fine: a new version brings it while the old one still answers."""
+    context = context_of(request.app)
     try:
         async with context.pool.connection() as connection:
             version = await schema_version(connection)
@@ -42,5 +42,5 @@ def _not_ready(request: AnyRequest, reason: str, detail: str = "") -> Response[d
 
 
 @get("/metrics", include_in_schema=False, sync_to_thread=False)
-def metrics(context: NamedDependency[ApiContext]) -> Response[bytes]:
-    return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+def metrics(request: AnyRequest) -> Response[bytes]:
+    return Response(context_of(request.app).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

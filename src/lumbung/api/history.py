@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import msgspec
 from litestar import Response, get
-from litestar.di import NamedDependency
 
-from lumbung.api.context import ApiContext
+from lumbung.api.context import context_of
 from lumbung.api.documents import HistoryOperation
 from lumbung.api.errors import AnyRequest
 from lumbung.api.inbound import signed_request
@@ -17,7 +16,8 @@ from lumbung.db import history as db
 
 
 @get("/v1/partner/inventory/history", operation_class=HistoryOperation)
-async def history(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
+async def history(request: AnyRequest) -> Response[bytes]:
+    context = context_of(request.app)
     settings = context.settings
     async with context.bodies.reading(request) as body:
         partner = await context.partners.authenticate(signed_request(request, body, settings.public_path_prefix))

@@ -38,7 +38,8 @@ def read_object(body: bytes, depth_max: int) -> tuple[dict[str, Any], str]:
         value = _second_look(body, fault)
     if not isinstance(value, dict):
         raise NotAnObjectError(fault or "must be a JSON object")
-    if _deeper_than(value, depth_max):
+    # Nothing is deeper than there are brackets.
+    if body.count(b"{") + body.count(b"[") > depth_max and _deeper_than(value, depth_max):
         raise NotAnObjectError(_too_deep(depth_max))
     return value, fault
 

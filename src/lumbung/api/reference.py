@@ -8,6 +8,7 @@ from uuid import uuid4
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import Counter, Histogram
 
 from lumbung.api.metrics import ApiMetrics
 from lumbung.clock import Clock
@@ -52,6 +53,9 @@ class ReferenceMiddleware:
         self._clock = clock
         self._log = log.bind()  # looked up once: most requests log nothing
         self._refusing: dict[str, Refusing] = {}
+        self._counters: dict[
+            tuple[str, int], tuple[Counter, Histogram]
+        ] = {}  # found once: it takes as long as counting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -76,8 +80,9 @@ class ReferenceMiddleware:
 
     def _done(self, scope: Scope, status: int, reference: str, seconds: float) -> None:
         route = str(scope.get("path_template") or "other")
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        counted, timed = self._counter_of(route, status)
+        counted.inc()
+        timed.observe(seconds)
         if status == UNAVAILABLE or self._refusing:
             self._note_change(scope, route, status)
         more = {"reason": reason} if (reason := scope["state"].get(REASON)) else {}
@@ -86,6 +91,13 @@ class ReferenceMiddleware:
         else:
             level = self._log.info if status >= 400 else self._log.debug
         level("request", reference=reference, method=scope.get("method"), path=scope["path"], status=status, **more)
+
+    def _counter_of(self, route: str, status: int) -> tuple[Counter, Histogram]:
+        found = self._counters.get((route, status))
+        if found is None:
+            found = self._metrics.requests.labels(route, str(status)), self._metrics.request_seconds.labels(route)
+            self._counters[route, status] = found
+        return found
 
     def _note_change(self, scope: Scope, route: str, status: int) -> None:
         now = self._clock.monotonic()

@@ -7,9 +7,8 @@ from uuid import uuid4
 
 import msgspec
 from litestar import Response, post
-from litestar.di import NamedDependency
 
-from lumbung.api.context import ApiContext
+from lumbung.api.context import ApiContext, context_of
 from lumbung.api.documents import UpdateStocksOperation
 from lumbung.api.errors import AnyRequest
 from lumbung.api.inbound import signed_request
@@ -19,7 +18,8 @@ from lumbung.model import Idempotency, Submission
 
 
 @post("/v1/partner/inventory/updatestocks", status_code=200, operation_class=UpdateStocksOperation)
-async def update_stocks(request: AnyRequest, context: NamedDependency[ApiContext]) -> Response[bytes]:
+async def update_stocks(request: AnyRequest) -> Response[bytes]:
+    context = context_of(request.app)
     submission = await _submission(request, context)  # the body may be large, and the update may have to wait
     receipt = await context.commits.submit(submission)
     answer = TransactionAnswer(str(receipt.transaction_code))

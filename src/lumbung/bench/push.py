@@ -25,7 +25,7 @@ from lumbung.errors import LumbungError
 ROWS = 3  # of each listing: its item, its state, its record
 BODY = b'{"availableStock":100}'
 FROM_SHARE, TO_SHARE = 0.1, 0.9
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.25  # each look takes time of the worker that is looked at
 DRAIN_SECONDS_MAX = 600.0
 
 

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from lumbung.db import history
-from lumbung.db.pool import Pool
+from lumbung.db.pool import Pool, savepoint
 from lumbung.db.query import Connection, Queries
 from lumbung.errors import LockBusy
 
@@ -200,7 +200,7 @@ async def _make(connection: Connection, parent: str, name: str, start: datetime,
     """False when another process has just made it."""
     # DDL takes no parameters: format() quotes the names on the server.
     try:
-        async with connection.transaction():
+        async with savepoint(connection):
             for statement in await _queries["partition_statements"].all(
                 connection, parent=parent, name=name, starts=start, ends=start + WEEK, fillfactor=fillfactor
             ):

@@ -202,27 +202,20 @@ class Pool:
         """A transaction that commits when the block ends and rolls back when it raises. `may_idle`: it may be silent
         for long, because it locks nothing that others wait for."""
         async with self.connection() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
             try:
-                await self._set_timeouts(connection, lock_timeout_ms, may_idle=may_idle)
+                await connection.execute(self._begin(lock_timeout_ms, may_idle=may_idle))
                 yield connection
             except BaseException:
-                await _roll_back(transaction)
+                await _roll_back(connection)
                 raise
-            await _commit(transaction)
+            await _commit(connection)
 
-    async def _set_timeouts(self, connection: Connection, lock_timeout_ms: int | None, *, may_idle: bool) -> None:
+    def _begin(self, lock_timeout_ms: int | None, *, may_idle: bool) -> str:
+        """BEGIN and what is set for this transaction only, in one round trip, because every transaction pays for it."""
         idle_ms = 0 if may_idle else int(self._settings.database_idle_transaction_timeout_seconds * 1000)
         timeouts = {"lock_timeout": lock_timeout_ms, "idle_in_transaction_session_timeout": idle_ms or None}
         named = {name: f"{value}ms" for name, value in timeouts.items() if value is not None} | self._in_transactions
-        if named:
-            # For this transaction only; all in one statement, because every transaction pays for it.
-            await connection.execute(
-                "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS t (name, value)",
-                list(named),
-                list(named.values()),
-            )
+        return "BEGIN" + "".join(f"; SET LOCAL {name} = '{value}'" for name, value in named.items())
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -257,16 +250,31 @@ def _keepalives(seconds: int) -> dict[str, str]:
     }
 
 
-async def _roll_back(transaction: asyncpg.transaction.Transaction) -> None:
+@asynccontextmanager
+async def savepoint(connection: Connection) -> AsyncIterator[None]:
+    """A part of a transaction that may fail without it: what fails is undone, and raised."""
+    await connection.execute("SAVEPOINT part")
     try:
-        await transaction.rollback()
+        yield
+    except BaseException:
+        with suppress(*_AWAY):  # a lost connection has rolled back by itself
+            await connection.execute("ROLLBACK TO SAVEPOINT part")
+        raise
+    await connection.execute("RELEASE SAVEPOINT part")
+
+
+async def _roll_back(connection: Connection) -> None:
+    if not connection.is_in_transaction():
+        return
+    try:
+        await connection.execute("ROLLBACK")
     except (*_AWAY, asyncpg.PostgresError):
         return  # a lost connection has rolled back by itself
 
 
-async def _commit(transaction: asyncpg.transaction.Transaction) -> None:
+async def _commit(connection: Connection) -> None:
     try:
-        await transaction.commit()
+        answer = await connection.execute("COMMIT")
     except asyncpg.InsufficientResourcesError:
         raise  # a full disk, say: the server has answered that it did not commit
     except _AWAY as error:
@@ -274,3 +282,5 @@ async def _commit(transaction: asyncpg.transaction.Transaction) -> None:
             "The connection was lost during the commit: the change may have taken effect and may be sent again",
             retry_after_seconds=RETRY_AFTER_SECONDS,
         ) from error
+    if answer != "COMMIT":  # a statement had failed, and whoever sent it went on
+        raise LumbungError("An internal error: the transaction was rolled back, nothing took effect")

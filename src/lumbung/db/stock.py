@@ -13,23 +13,22 @@ from lumbung.model import StockLimit, Tenant, UnknownSku
 _queries = Queries(__file__)
 
 Pair = tuple[int, int]
+Rows = Sequence[tuple[Any, ...]]
 
 
-async def find_tenants(connection: Connection, ids: Iterable[int]) -> dict[int, Tenant]:
-    rows = await _queries["find_tenants"].all(connection, ids=sorted(set(ids)))
-    return {
-        row["id"]: Tenant(
-            row["id"], row["name"], UnknownSku(row["unknown_sku"]), StockLimit(row["channel_stock_limit"])
-        )
-        for row in rows
-    }
-
-
-async def find_warehouses(connection: Connection, names: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
-    """Warehouse ids by (tenant_id, name); unknown and retired ones are absent."""
-    tenant_ids, texts = _columns(sorted(set(names)), 2)
-    rows = await _queries["find_warehouses"].all(connection, tenant_ids=tenant_ids, names=texts)
-    return {(row["tenant_id"], row["name"]): row["id"] for row in rows}
+async def resolve(
+    connection: Connection, names: Iterable[tuple[int, str]]
+) -> dict[tuple[int, str], tuple[Tenant, int | None]]:
+    """Tenants and warehouse ids by (tenant_id, warehouse's name); None for a warehouse that is unknown or retired."""
+    tenant_ids, warehouses = _columns(sorted(set(names)), 2)
+    tenants: dict[int, Tenant] = {}
+    found = {}
+    for row in await _queries["resolve"].all(connection, tenant_ids=tenant_ids, warehouses=warehouses):
+        tenant_id, warehouse, name, unknown_sku, limit, warehouse_id = row
+        if tenant_id not in tenants:
+            tenants[tenant_id] = Tenant(tenant_id, name, UnknownSku(unknown_sku), StockLimit(limit))
+        found[tenant_id, warehouse] = tenants[tenant_id], warehouse_id
+    return found
 
 
 async def create_variants(connection: Connection, skus: Iterable[tuple[int, str]]) -> None:
@@ -79,7 +78,7 @@ async def forget_idempotency_keys(connection: Connection, *, seconds: int) -> No
 
 
 async def read(connection: Connection, name: str, variants: Sequence[Pair]) -> list[Any]:
-    """One of read_levels, read_figures, read_listings, read_contributions, for (tenant_id, variant_id) pairs."""
+    """One of read_stock and read_listings, for (tenant_id, variant_id) pairs."""
     tenant_ids, variant_ids = _columns(variants, 2)
     return await _queries[name].all(connection, tenant_ids=tenant_ids, variant_ids=variant_ids)
 
@@ -103,18 +102,16 @@ async def lock_states(connection: Connection, listings: Iterable[Pair]) -> None:
     await _queries["lock_states"].all(connection, tenant_ids=tenant_ids, listing_ids=listing_ids)
 
 
-async def take_versions(connection: Connection, count: int) -> list[tuple[int, datetime]]:
-    """`count` new versions, ascending, each with the time at which it was taken."""
-    rows = await _queries["take_versions"].all(connection, count=count)
-    return [(row["version"], row["at"]) for row in rows]
+async def take_ids(
+    connection: Connection, *, versions: int, items: int = 0
+) -> tuple[list[tuple[int, datetime]], list[int]]:
+    """New versions, ascending, each with the time at which it was taken; and new ids of items."""
+    rows = await _queries["take_ids"].all(connection, versions=versions, items=items)
+    return [(version, at) for version, at, _ in rows[:versions]], [item_id for _, _, item_id in rows[:items]]
 
 
-async def take_item_ids(connection: Connection, count: int) -> list[int]:
-    return [row["id"] for row in await _queries["take_item_ids"].all(connection, count=count)]
-
-
-async def write(connection: Connection, name: str, rows: Sequence[tuple[Any, ...]], **more: Any) -> None:
-    """Run one of the write_ or end_ statements with rows turned into arrays; nothing to write is no statement."""
+async def write(connection: Connection, name: str, rows: Rows, **more: Any) -> None:
+    """Run one of the statements that take rows as arrays; nothing to write is no statement."""
     if not rows:
         return
     query = _queries[name]
@@ -123,10 +120,26 @@ async def write(connection: Connection, name: str, rows: Sequence[tuple[Any, ...
     await query.run(connection, **columns, **more)
 
 
+async def write_stock(connection: Connection, *, contributions: Rows, levels: Rows, figures: Rows) -> None:
+    await _write_together(connection, "write_stock", (contributions, 9), (levels, 8), (figures, 6))
+
+
+async def write_history(connection: Connection, *, updates: Rows, items: Rows, changes: Rows) -> None:
+    await _write_together(connection, "write_history", (updates, 7), (items, 12), (changes, 13))
+
+
+async def _write_together(connection: Connection, name: str, *tables: tuple[Rows, int]) -> None:
+    """Rows of several tables in one statement, which takes their columns in the same order. One round trip."""
+    if any(rows for rows, _ in tables):
+        query = _queries[name]
+        columns = [column for rows, width in tables for column in _columns(rows, width)]
+        await query.run(connection, **dict(zip(query.parameters, columns, strict=True)))
+
+
 async def committed(connection: Connection, *, tenant_id: int, created_at: datetime, update_id: int) -> bool:
     return bool(await _queries["committed"].value(connection, tenant_id=tenant_id, created_at=created_at, id=update_id))
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+def _columns(rows: Rows, width: int) -> list[list[Any]]:
     """Rows to the arrays that `unnest` takes."""
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

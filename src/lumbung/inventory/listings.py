@@ -64,7 +64,7 @@ async def import_listings(
         raise LockBusy("Another import maps the same listings at this moment; try again", retry_after_seconds=1)
     moved = {held[p] for row, p in zip(rows, places, strict=True) if p in held and held[p].variant_id != skus[row.sku]}
     fresh = [row for row, p in zip(rows, places, strict=True) if p not in held or held[p] in moved]
-    [(version, _)] = await db.take_versions(connection, 1)
+    [(version, _)], _ = await db.take_ids(connection, versions=1)
     for listing in moved:
         variant = variants[tenant_id, listing.variant_id]
         variant.remove(variant.listings[listing.id], "The listing was mapped to another SKU", version=version)
@@ -99,7 +99,7 @@ async def remove_listings(
     long their calls may still take effect is kept, for who has their places next."""
     listings = list(listings)
     variants = await _locked(connection, tenant_id, {listing.variant_id for listing in listings})
-    [(version, _)] = await db.take_versions(connection, 1)
+    [(version, _)], _ = await db.take_ids(connection, versions=1)
     removed = []
     for listing in listings:
         variant = variants[tenant_id, listing.variant_id]
@@ -118,7 +118,7 @@ async def remove_listings(
 async def recompute(connection: Connection, tenant_id: int, listings: Sequence[ListingRow]) -> None:
     """Bring listings in line with levels, figures and links as they are now. What does not change is not sent."""
     variants = await _locked(connection, tenant_id, {listing.variant_id for listing in listings})
-    [(version, _)] = await db.take_versions(connection, 1)
+    [(version, _)], _ = await db.take_ids(connection, versions=1)
     for listing in listings:
         variant = variants[tenant_id, listing.variant_id]
         if listing.id in variant.listings:

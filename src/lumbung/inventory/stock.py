@@ -16,12 +16,13 @@ A request that is refused (unknown SKU, over a limit, a used key) fails alone: i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from lumbung.channels.catalogue import CATALOGUE
 from lumbung.db import stats
@@ -37,7 +38,6 @@ from lumbung.inventory.variant_stock import (
     NewItem,
     StoredItem,
     VariantStock,
-    reachable,
 )
 from lumbung.model import Figure, StockLevel, StockLimit, StockUpdate, Submission, Tenant, UnknownSku
 
@@ -66,14 +66,16 @@ class Rules:
 
 @dataclass(slots=True)
 class _Request:
-    """A submission on its way through the group."""
+    """A submission on its way through the group. `warehouse_id` -1: there is no such warehouse. `out_of_reach`: named
+    channels on which the warehouse serves no listing."""
 
     submission: Submission
     tenant: Tenant
-    warehouse_id: int = -1
+    warehouse_id: int
     variant: VariantStock | None = None
     refusal: LumbungError | None = None
     receipt: Receipt | None = None
+    out_of_reach: Sequence[str] = ()
     items: list[NewItem] | None = None
     applied: bool = True
     replaced: StockLevel | None = None
@@ -110,19 +112,16 @@ async def load(connection: Connection, variants: dict[Pair, VariantStock]) -> No
     if not variants:
         return
     keys = sorted(variants)
-    for row in await db.read(connection, "read_levels", keys):
-        variants[row["tenant_id"], row["variant_id"]].levels[row["warehouse_id"]] = StockLevel(
-            row["available"], row["buffer"], row["sync"], row["reserved"], row["newest_as_of"]
-        )
-    for row in await db.read(connection, "read_figures", keys):
-        figures = variants[row["tenant_id"], row["variant_id"]].figures.setdefault(row["warehouse_id"], {})
-        figures[row["channel"]] = Figure(row["figure"], row["named"])
+    for row in await db.read(connection, "read_stock", keys):
+        variant, warehouse_id = variants[row["tenant_id"], row["variant_id"]], row["warehouse_id"]
+        if row["channel"] is None:
+            variant.levels[warehouse_id] = StockLevel(
+                row["available"], row["buffer"], row["sync"], row["reserved"], row["newest_as_of"]
+            )
+        else:
+            variant.figures.setdefault(warehouse_id, {})[row["channel"]] = Figure(row["figure"], row["named"])
     for row in await db.read(connection, "read_listings", keys):
-        variants[row["tenant_id"], row["variant_id"]].listings[row["id"]] = _listing(row)
-    for row in await db.read(connection, "read_contributions", keys):
-        listing = variants[row["tenant_id"], row["variant_id"]].listings.get(row["listing_id"])
-        if listing is not None:
-            listing.contributions[row["warehouse_id"]] = _contribution(row, listing)
+        _take_in_link(variants[row["tenant_id"], row["variant_id"]].listings, row)
 
 
 async def write(connection: Connection, variants: Iterable[VariantStock]) -> None:
@@ -131,9 +130,6 @@ async def write(connection: Connection, variants: Iterable[VariantStock]) -> Non
     listing_state comes first: its rows are the ones that the delivery half locks too.
     """
     variants = sorted(variants, key=lambda v: (v.tenant_id, v.id))
-    items = [item for variant in variants for item in variant.changes.items]
-    for item, item_id in zip(items, await db.take_item_ids(connection, len(items)) if items else [], strict=True):
-        item.id = item_id
     states = sorted(_states(variants))
     cleared = sorted(
         (v.tenant_id, listing, version) for v in variants for listing, version in v.changes.cleared.items()
@@ -143,21 +139,21 @@ async def write(connection: Connection, variants: Iterable[VariantStock]) -> Non
     await db.write(connection, "write_states", states)
     await db.write(connection, "clear_states", cleared)
     await db.write(connection, "drop_waits", [(tenant, listing) for tenant, listing, _ in cleared])
-    await db.write(connection, "write_contributions", _contributions(variants))
+    await db.write_stock(
+        connection, contributions=_contributions(variants), levels=_levels(variants), figures=_figures(variants)
+    )
     await db.write(
         connection, "drop_contributions", sorted((v.tenant_id, *key) for v in variants for key in v.changes.dropped)
     )
-    await db.write(connection, "write_levels", _levels(variants))
-    await db.write(connection, "write_figures", _figures(variants))
     await db.write(connection, "end_items", sorted(_ended(v.tenant_id, e) for v in variants for e in v.changes.ended))
 
 
 async def _resolve(connection: Connection, submissions: Sequence[Submission]) -> list[_Request]:
-    tenants = await db.find_tenants(connection, (s.tenant_id for s in submissions))
-    warehouses = await db.find_warehouses(connection, ((s.tenant_id, s.update.warehouse) for s in submissions))
-    requests = [_Request(s, tenants[s.tenant_id]) for s in submissions]
-    for request in requests:
-        request.warehouse_id = warehouses.get((request.tenant.id, request.update.warehouse), -1)
+    found = await db.resolve(connection, ((s.tenant_id, s.update.warehouse) for s in submissions))
+    requests = []
+    for submission in submissions:
+        tenant, warehouse_id = found[submission.tenant_id, submission.update.warehouse]
+        requests.append(_Request(submission, tenant, -1 if warehouse_id is None else warehouse_id))
     made = [
         (r.tenant.id, r.update.sku)
         for r in requests
@@ -256,11 +252,20 @@ async def _apply(connection: Connection, requests: list[_Request], rules: Rules)
     taken = [request for request in requests if request.open]
     if not taken:
         return
+    items_max = 0
+    for request in taken:
+        assert request.variant is not None
+        served = request.variant.channels_served_by(request.warehouse_id)
+        request.out_of_reach = [channel for channel in request.update.figures if channel not in served]
+        items_max += len(served) + len(request.out_of_reach)
     reach = await _reach_of(connection, taken, rules)
-    versions = await db.take_versions(connection, len(taken))
+    versions, item_ids = await db.take_ids(connection, versions=len(taken), items=items_max)
+    ids = iter(item_ids)
     for request, (version, at) in zip(taken, versions, strict=True):
         request.version, request.at = version, at
         _apply_one(request, reach, version, at)
+        for item in request.items or ():
+            item.id = next(ids)
 
 
 def _apply_one(request: _Request, reach: dict[tuple[int, str, int], str], version: int, at: datetime) -> None:
@@ -273,11 +278,9 @@ def _apply_one(request: _Request, reach: dict[tuple[int, str, int], str], versio
         variant.apply(update, warehouse_id, version=version, at=at, code=request.submission.transaction_code)
     else:
         variant.refuse_stale(update, warehouse_id, version=version, at=at)
-    for channel in update.figures:
-        message = reach.get((variant.tenant_id, channel, warehouse_id))
-        if not reachable(variant.listings.values(), warehouse_id, channel):
-            assert message is not None
-            variant.refuse_channel(update, warehouse_id, channel, message, version=version, at=at)
+    for channel in request.out_of_reach:
+        message = reach[variant.tenant_id, channel, warehouse_id]
+        variant.refuse_channel(update, warehouse_id, channel, message, version=version, at=at)
     request.items = variant.changes.items[known:]
     due = due_of(variant, request.items)
     request.receipt = Receipt(request.submission.transaction_code, variant.tenant_id, version, at, due)
@@ -299,10 +302,7 @@ def due_of(variant: VariantStock, items: Iterable[NewItem]) -> dict[int, dict[in
 async def _reach_of(connection: Connection, requests: list[_Request], rules: Rules) -> dict[tuple[int, str, int], str]:
     """Why each named channel that has no listing cannot be reached, in words, by (tenant_id, channel, warehouse_id)."""
     wanted = {
-        (r.tenant.id, channel, r.warehouse_id): r.update.warehouse
-        for r in requests
-        for channel in r.update.figures
-        if r.variant and not reachable(r.variant.listings.values(), r.warehouse_id, channel)
+        (r.tenant.id, channel, r.warehouse_id): r.update.warehouse for r in requests for channel in r.out_of_reach
     }
     if not wanted:
         return {}
@@ -329,9 +329,12 @@ def _result(request: _Request) -> Receipt | LumbungError:
 
 async def _write_history(connection: Connection, requests: list[_Request]) -> None:
     taken = [r for r in requests if r.receipt is not None and r.receipt.update_id and r.variant and r.items is not None]
-    await db.write(connection, "write_updates", [_update_row(request) for request in taken])
-    await db.write(connection, "write_items", [_item_row(r, item) for r in taken for item in r.items or ()])
-    await db.write(connection, "write_changes", [_change_row(request) for request in taken])
+    await db.write_history(
+        connection,
+        updates=[_update_row(request) for request in taken],
+        items=[_item_row(request, item) for request in taken for item in request.items or ()],
+        changes=[_change_row(request) for request in taken],
+    )
     await stats.add(connection, _accepted(taken))
 
 
@@ -389,7 +392,7 @@ def _change_row(request: _Request) -> tuple[Any, ...]:
         update.available,
         update.buffer,
         update.sync,
-        json.dumps(dict(update.figures)),
+        msgspec.json.encode(dict(update.figures)).decode(),
         update.as_of,
         request.applied,
         _replaced(request.replaced),
@@ -399,19 +402,25 @@ def _change_row(request: _Request) -> tuple[Any, ...]:
 def _replaced(level: StockLevel | None) -> str | None:
     if level is None:
         return None
-    return json.dumps({"available": level.available, "buffer": level.buffer, "sync": level.sync})
+    return msgspec.json.encode({"available": level.available, "buffer": level.buffer, "sync": level.sync}).decode()
 
 
-def _listing(row: Any) -> ListingStock:
-    return ListingStock(
-        id=row["id"],
-        store_id=row["store_id"],
-        channel=row["channel"],
-        serving=dict(zip(row["warehouse_ids"], row["locations"], strict=True)),
-        delivered=row["quantity_delivered"],
-        version_settled=row["version_settled"],
-        calls=row["calls"],
-    )
+def _take_in_link(listings: dict[int, ListingStock], row: Any) -> None:
+    """A row of read_listings: a listing as one link of its store has it."""
+    listing = listings.get(row["id"])
+    if listing is None:
+        listing = listings[row["id"]] = ListingStock(
+            id=row["id"],
+            store_id=row["store_id"],
+            channel=row["channel"],
+            delivered=row["quantity_delivered"],
+            version_settled=row["version_settled"],
+            calls=row["calls"],
+        )
+    if row["serving"] and row["warehouse_id"] is not None:
+        listing.serving[row["warehouse_id"]] = row["serving_at"]
+    if row["quantity"] is not None:
+        listing.contributions[row["warehouse_id"]] = _contribution(row, listing)
 
 
 def _contribution(row: Any, listing: ListingStock) -> Contribution:

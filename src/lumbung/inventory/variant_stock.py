@@ -7,7 +7,6 @@ touch is gathered once, with its last value (a statement may not touch a row twi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -72,7 +71,7 @@ class ListingStock:
     id: int
     store_id: int
     channel: str
-    serving: Mapping[int, str | None]
+    serving: dict[int, str | None] = field(default_factory=dict)
     delivered: int | None = None
     version_settled: int = 0
     calls: int = 0
@@ -125,6 +124,10 @@ class VariantStock:
             for listing in self.listings.values()
             if warehouse_id in listing.serving and (update.sync or listing.channel in update.figures)
         ]
+
+    def channels_served_by(self, warehouse_id: int) -> list[str]:
+        """The channel of each listing that a warehouse serves."""
+        return [listing.channel for listing in self.listings.values() if warehouse_id in listing.serving]
 
     def asks_of(self, update: StockUpdate, warehouse_id: int, channel: str) -> int:
         """What an update asks a named channel to show for its warehouse."""
@@ -272,8 +275,3 @@ class VariantStock:
             case _:
                 return
         held.item = None
-
-
-def reachable(listings: Iterable[ListingStock], warehouse_id: int, channel: str) -> bool:
-    """Whether a warehouse serves a listing on a channel."""
-    return any(listing.channel == channel and warehouse_id in listing.serving for listing in listings)
