@@ -137,6 +137,23 @@ async def test_giving_back_what_another_holds_changes_nothing(world: World) -> N
     assert await held(world, holder) == {store: 1}
 
 
+async def test_what_a_holder_remembers_as_unclear_stays_in_doubt_when_it_gives_the_store_back(world: World) -> None:
+    await world.tenant()
+    stores = [await world.store(name) for name in ("clear", "unclear")]
+    first, second = await register(world), await register(world)
+    await claim(world, first, *stores)
+    async with world.pool.connection() as connection:
+        await lease.give_back(connection, worker_id=first, store_ids=stores, doubts={stores[1]: 13.0})
+    seconds = {row.store_id: row.doubt_seconds for row in await claim(world, second, *stores)}
+    assert seconds == {stores[0]: 0.0, stores[1]: pytest.approx(13.0, abs=2.5)}
+    async with world.pool.connection() as connection:  # it knows of no more: what was told it stays
+        await lease.give_back(connection, worker_id=second, store_ids=stores, doubts={stores[1]: 1.0})
+    [row] = await world.rows(
+        "SELECT doubt_until > now() + interval '5 seconds' AS stays FROM store_lease WHERE doubt_until IS NOT NULL"
+    )
+    assert row == {"stays": True}
+
+
 async def test_a_lost_workers_store_is_taken_with_doubt_until_its_calls_have_quiesced(world: World) -> None:
     await world.tenant()
     store = await world.store()

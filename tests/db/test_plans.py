@@ -115,7 +115,7 @@ WRITTEN: dict[str, Any] = {
     "c_quantities": [9] * 24,
     "c_locations": [None] * 24,
     "c_versions": [30_000] * 24,
-    "c_item_ids": [1] * 24,
+    "c_item_ids": [None] * 24,
     "c_item_created_ats": [None] * 24,
     "c_calls_before": [0] * 24,
     "l_tenant_ids": [1] * 24,

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from lumbung.db.pool import Pool
+from lumbung.db.pool import Pool, savepoint
 from lumbung.db.query import Connection
 from lumbung.db.schema import newest_version
 from lumbung.errors import CommitUnknown, ConfigurationError, LockBusy, LumbungError, Unavailable
@@ -413,3 +413,26 @@ async def test_who_is_cancelled_ends_although_the_connection_breaks_at_that_mome
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+async def test_a_transaction_of_which_a_statement_failed_is_not_taken_for_committed(table: Pool) -> None:
+    with pytest.raises(LumbungError, match="rolled back"):
+        async with table.transaction() as connection:
+            await connection.execute("INSERT INTO small VALUES (7)")
+            with pytest.raises(asyncpg.UndefinedTableError):
+                await connection.execute("SELECT FROM nowhere")
+    assert await numbers(table) == [1, 2]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_a_part_of_a_transaction_may_fail_without_it(table: Pool, inside: bool) -> None:
+    async with table.transaction() if inside else table.connection() as connection:
+        async with savepoint(connection):
+            await connection.execute("INSERT INTO small VALUES (3)")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            async with savepoint(connection):
+                await connection.execute("INSERT INTO small VALUES (4)")
+                await connection.execute("SELECT FROM nowhere")
+        async with savepoint(connection):
+            await connection.execute("INSERT INTO small VALUES (5)")
+    assert await numbers(table) == [1, 2, 3, 5]

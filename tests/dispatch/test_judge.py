@@ -552,3 +552,14 @@ def test_what_was_read_back_is_compared_with_what_is_wanted(
     exchanged = Exchanged.of(Reading((ReadRow(1, seen),), ()))
     [result] = judge.judge(batch(listing, task=Task.READ), exchanged, MOMENT).results
     assert (result.decision, result.quantity, judge.holds(1)) == (decision, 7, False)
+
+
+def test_for_how_long_calls_are_in_doubt_is_the_longest_of_ours_and_those_of_a_lost_holder() -> None:
+    judge = judge_of()
+    assert judge.doubt_seconds(100.0) == 0.0
+    push(judge, (1, Accepted()))
+    assert judge.doubt_seconds(MOMENT.now) == 0.0
+    push(judge, (1, InDoubt("no answer")), (2, Accepted()))
+    assert judge.doubt_seconds(MOMENT.now) == pytest.approx(20.0)
+    assert judge.doubt_seconds(MOMENT.now + 21.0) == 0.0
+    assert judge_of(replace(LEASE, doubt_until=130.0)).doubt_seconds(100.0) == 30.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from lumbung.clock import ManualClock
+from lumbung.db.lease import NO_DOUBTS
 from lumbung.dispatch.metrics import WorkerMetrics
 from lumbung.dispatch.opening import Opener
 from lumbung.dispatch.storage import Storage
@@ -25,7 +26,9 @@ class GivingBack:
     def __init__(self) -> None:
         self.given_back: list[tuple[int, list[int]]] = []
 
-    async def give_back(self, worker_id: int, store_ids: Iterable[int]) -> None:
+    async def give_back(
+        self, worker_id: int, store_ids: Iterable[int], doubts: Mapping[int, float] = NO_DOUBTS
+    ) -> None:
         self.given_back.append((worker_id, list(store_ids)))
 
 
@@ -36,6 +39,7 @@ class Sender:
         self.lease = SimpleNamespace(store_id=STORE, epoch=epoch)
         self.traded = asyncio.Event()
         self.abandoned = False
+        self.doubt_seconds = 0.0
 
     @property
     def is_trading(self) -> bool:

@@ -92,10 +92,13 @@ def doubt_until(tables: Tables, lease: Lease, now: float, quiesce: float) -> flo
     return now + quiesce if known is None else max(known, now + quiesce)
 
 
-def give_back(tables: Tables, worker_id: int, store_ids: Iterable[int]) -> None:
+def give_back(tables: Tables, worker_id: int, store_ids: Iterable[int], doubts: Mapping[int, float]) -> None:
     for store_id in store_ids:
-        if tables.leases[store_id].worker_id == worker_id:
-            tables.leases[store_id].worker_id = None
+        lease, seconds = tables.leases[store_id], doubts.get(store_id, 0.0)
+        if lease.worker_id == worker_id:
+            lease.worker_id = None
+            if seconds > 0:
+                lease.doubt_until = max(lease.doubt_until or 0.0, tables.now() + seconds)
 
 
 def revoke(tables: Tables, store_id: int, quiesce_seconds: float) -> None:

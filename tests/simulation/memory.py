@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from lumbung.db.budget import Grant
 from lumbung.db.delivery import Due, Work
-from lumbung.db.lease import ChannelTimes, LeaseRow, StoredTokens
+from lumbung.db.lease import NO_DOUBTS, ChannelTimes, LeaseRow, StoredTokens
 from lumbung.db.wake import Hints
 from lumbung.dispatch.report import Lease, Report
 from lumbung.dispatch.storage import Recorded, Renewal
@@ -133,9 +133,11 @@ class MemoryStorage:
         wanted = list(store_ids)
         return await self._link.run(lambda: leases.claim(self._tables, worker_id, wanted, limit, self._channels))
 
-    async def give_back(self, worker_id: int, store_ids: Iterable[int]) -> None:
+    async def give_back(
+        self, worker_id: int, store_ids: Iterable[int], doubts: Mapping[int, float] = NO_DOUBTS
+    ) -> None:
         stores = list(store_ids)
-        await self._link.run(lambda: leases.give_back(self._tables, worker_id, stores))
+        await self._link.run(lambda: leases.give_back(self._tables, worker_id, stores, doubts))
 
     async def note_quiesce(self, lease: Lease, seconds: float) -> None:
         await self._link.run(lambda: leases.note_quiesce(self._tables, lease.store_id, lease.epoch, seconds))

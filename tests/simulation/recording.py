@@ -237,12 +237,10 @@ def _write_wait(tables: Tables, report: Report, result: Result, park_retry_secon
 
 
 def _unpark(tables: Tables, report: Report) -> None:
-    if not holds(tables, report):
-        return
     for listing_id in report.unpark:
         key = (report.tenant_id, listing_id)
         state = tables.states.get(key)
-        if state is None or state.state != "parked":
+        if state is None or state.state != "parked" or tables.leases[state.store_id].epoch != report.epoch:
             continue
         state.state, state.lane, state.due_for = "due", 3, "push"
         state.due_since = _or(state.due_since, tables.now())

@@ -280,7 +280,8 @@ async def _claim(both: Twins) -> None:
 
 async def _give_back(both: Twins) -> None:
     worker_id, store_id = both.dice.choice(both.workers), both.dice.choice(list(both.tables.stores))
-    await both.both(lambda storage: storage.give_back(worker_id, [store_id]))
+    doubts = {store_id: 13.0} if both.dice.random() < 0.3 else {}
+    await both.both(lambda storage: storage.give_back(worker_id, [store_id], doubts))
 
 
 async def _look(both: Twins) -> None:

@@ -13,6 +13,8 @@ from lumbung.errors import LockBusy
 
 _queries = Queries(__file__)
 
+NO_DOUBTS: Mapping[int, float] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelTimes:
@@ -126,8 +128,13 @@ async def note_trouble(connection: Connection, *, store_id: int, epoch: int, tro
     await _queries["note_trouble"].run(connection, store_id=store_id, epoch=epoch, trouble=trouble)
 
 
-async def give_back(connection: Connection, *, worker_id: int, store_ids: Iterable[int]) -> None:
-    await _queries["give_back"].run(connection, worker_id=worker_id, store_ids=list(store_ids))
+async def give_back(
+    connection: Connection, *, worker_id: int, store_ids: Iterable[int], doubts: Mapping[int, float] = NO_DOUBTS
+) -> None:
+    """`doubts`: by store, for how many seconds calls of ours may still take effect that ended unclear."""
+    stores = list(store_ids)
+    seconds = [doubts.get(store_id, 0.0) for store_id in stores]
+    await _queries["give_back"].run(connection, worker_id=worker_id, store_ids=stores, doubt_seconds=seconds)
 
 
 async def forget_workers(connection: Connection) -> None:

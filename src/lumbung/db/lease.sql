@@ -91,8 +91,15 @@ SET trouble = :trouble::text,
 WHERE store_id = :store_id AND epoch = :epoch
 
 -- name: give_back!
-UPDATE store_lease SET worker_id = NULL
-WHERE worker_id = :worker_id AND store_id = ANY(:store_ids::bigint[])
+-- In good order, so that whoever is next need not think of calls in flight; but of those that the holder remembers as unclear,
+-- for so many seconds yet (0: none): what the listings' own rows say of them may look long past, by a clock that has jumped.
+UPDATE store_lease l
+SET worker_id = NULL,
+    doubt_until = CASE WHEN r.seconds > 0
+                       THEN greatest(l.doubt_until, clock_timestamp() + r.seconds * interval '1 second')
+                       ELSE l.doubt_until END
+FROM unnest(:store_ids::bigint[], :doubt_seconds::float8[]) AS r (store_id, seconds)
+WHERE l.worker_id = :worker_id AND l.store_id = r.store_id
 
 -- name: forget_workers!
 -- Rows of processes that are long gone. One that a lease still names stays: its calls are in doubt for whoever takes that

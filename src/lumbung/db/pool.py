@@ -252,15 +252,19 @@ def _keepalives(seconds: int) -> dict[str, str]:
 
 @asynccontextmanager
 async def savepoint(connection: Connection) -> AsyncIterator[None]:
-    """A part of a transaction that may fail without it: what fails is undone, and raised."""
-    await connection.execute("SAVEPOINT part")
+    """A part of a transaction that may fail without it: what fails is undone, and raised. Outside of one it is one by
+    itself."""
+    begin, undo, end = ("SAVEPOINT part", "ROLLBACK TO SAVEPOINT part", "RELEASE SAVEPOINT part")
+    if not connection.is_in_transaction():
+        begin, undo, end = "BEGIN", "ROLLBACK", "COMMIT"
+    await connection.execute(begin)
     try:
         yield
     except BaseException:
         with suppress(*_AWAY):  # a lost connection has rolled back by itself
-            await connection.execute("ROLLBACK TO SAVEPOINT part")
+            await connection.execute(undo)
         raise
-    await connection.execute("RELEASE SAVEPOINT part")
+    await connection.execute(end)
 
 
 async def _roll_back(connection: Connection) -> None:

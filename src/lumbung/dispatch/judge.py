@@ -161,6 +161,11 @@ class Judge:
         self._doubts_max = DOUBTS_KEPT
         self._dice = dice
 
+    def doubt_seconds(self, now: float) -> float:
+        """For how long calls for any listing may still take effect by our own clock, ours or those of a lost holder."""
+        until = max((doubt.until for doubt in self._doubts.values()), default=0.0)
+        return max(0.0, max(until, self._lease.doubt_until) - now)
+
     def holds(self, listing_id: int) -> bool:
         """Whether a rejection of it waits for a verdict: it is not to be sent meanwhile."""
         return listing_id in self._held

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lumbung.db import budget, delivery, lease, stores
 from lumbung.db.budget import Grant
 from lumbung.db.delivery import Due, Named, Work
-from lumbung.db.lease import ChannelTimes, LeaseRow, StoredTokens
+from lumbung.db.lease import NO_DOUBTS, ChannelTimes, LeaseRow, StoredTokens
 from lumbung.db.pool import Pool
 from lumbung.db.wake import Hints
 from lumbung.dispatch import recording
@@ -65,9 +65,11 @@ class PostgresStorage:
                 connection, worker_id=worker_id, store_ids=store_ids, channels=self._channels, limit=limit
             )
 
-    async def give_back(self, worker_id: int, store_ids: Iterable[int]) -> None:
+    async def give_back(
+        self, worker_id: int, store_ids: Iterable[int], doubts: Mapping[int, float] = NO_DOUBTS
+    ) -> None:
         async with self._pool.connection() as connection:
-            await lease.give_back(connection, worker_id=worker_id, store_ids=store_ids)
+            await lease.give_back(connection, worker_id=worker_id, store_ids=store_ids, doubts=doubts)
 
     async def note_quiesce(self, held: Lease, seconds: float) -> None:
         async with self._pool.connection() as connection:

@@ -149,6 +149,11 @@ class StoreSender:
         return self._limits.quiesce_seconds
 
     @property
+    def doubt_seconds(self) -> float:
+        """For how long calls that ended unclear may still take effect: whoever is next must know."""
+        return self._judge.doubt_seconds(self._engine.clock.monotonic())
+
+    @property
     def breaker_is_open(self) -> bool:
         return self._breaker.is_open
 

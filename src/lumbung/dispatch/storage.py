@@ -12,7 +12,7 @@ from typing import Protocol
 
 from lumbung.db.budget import Grant
 from lumbung.db.delivery import Due, Ended, Work
-from lumbung.db.lease import LeaseRow, StoredTokens
+from lumbung.db.lease import NO_DOUBTS, LeaseRow, StoredTokens
 from lumbung.db.wake import Hints
 from lumbung.dispatch.report import Key, Lease, Report
 
@@ -57,7 +57,11 @@ class Storage(Protocol):
 
     async def claim(self, worker_id: int, store_ids: Iterable[int], limit: int) -> list[LeaseRow]: ...
 
-    async def give_back(self, worker_id: int, store_ids: Iterable[int]) -> None: ...
+    async def give_back(
+        self, worker_id: int, store_ids: Iterable[int], doubts: Mapping[int, float] = NO_DOUBTS
+    ) -> None:
+        """`doubts`: by store, for how many seconds calls of ours may still take effect that ended unclear."""
+        ...
 
     async def note_quiesce(self, lease: Lease, seconds: float) -> None: ...
 

@@ -203,8 +203,9 @@ class Worker:
         if not self._worker_id:
             return
         clean = [store_id for store_id, (sender, _) in self._senders.items() if not sender.busy]
+        doubts = _doubts_of(sender for sender, _ in self._senders.values())
         try:
-            await self._storage.give_back(self._worker_id, clean)
+            await self._storage.give_back(self._worker_id, clean, doubts)
             if len(clean) == len(self._senders):
                 clean += await self._give_back_claimed_in_vain()
                 await self._storage.stop(self._worker_id)
@@ -386,13 +387,14 @@ class Worker:
             for store_id, epoch in changed.items()
             if store_id in self._senders and self._is_trading(store_id, epoch)
         ]
+        doubts = _doubts_of(self._senders[store_id][0] for store_id in changed if store_id in self._senders)
         self._drop_senders(changed, by_operator=True)
         for sender in trading:
             self._trading[sender.lease.store_id] = worker_id
             self._keep(self._give_back_when_traded(worker_id, sender))
         free = sorted(changed.keys() - self._trading.keys() - self._senders.keys())
         if free:
-            await self._storage.give_back(worker_id, free)
+            await self._storage.give_back(worker_id, free, doubts)
             self._look.set()
 
     def _is_trading(self, store_id: int, epoch: int) -> bool:
@@ -409,7 +411,7 @@ class Worker:
             self._trading.pop(store_id, None)  # should what follows fail, it is found without a sender
         if worker_id == self._worker_id and store_id not in self._senders:
             with suppress(LumbungError):
-                await self._storage.give_back(worker_id, [store_id])
+                await self._storage.give_back(worker_id, [store_id], _doubts_of([sender]))
                 self._look.set()
 
     async def _claim(self, wanted: Sequence[int], work: Mapping[int, Work]) -> Sequence[LeaseRow]:
@@ -489,12 +491,13 @@ class Worker:
     async def _reap(self) -> None:
         """Senders that ended by themselves (a paused store) leave, and give their lease back."""
         ended = [store_id for store_id, (sender, task) in self._senders.items() if task.done() and not sender.busy]
+        doubts = _doubts_of(self._senders[store_id][0] for store_id in ended)
         for store_id in ended:
             _, task = self._senders.pop(store_id)  # at once: a renewal must not miss a lease that is given back
             if (error := task.exception()) is not None:
                 log.error("a sender failed", store=store_id, exc_info=error)
         if ended:
-            await self._storage.give_back(self._worker_id, ended)
+            await self._storage.give_back(self._worker_id, ended, doubts)
             self._metrics.lease_changes.labels("given back").inc(len(ended))
 
     def _give_back_excess(self) -> None:
@@ -527,7 +530,7 @@ class Worker:
             del self._senders[store_id]
             if sender.idle_since is None:
                 self._elsewhere.add(store_id)  # others first; an idle one is ours again with its next update
-            await self._storage.give_back(self._worker_id, [store_id])
+            await self._storage.give_back(self._worker_id, [store_id], _doubts_of([sender]))
             self._metrics.lease_changes.labels("given back").inc()
             await self._wake_ups.tell([store_id])
         except LumbungError:
@@ -571,3 +574,8 @@ class Worker:
         # Not gathered: to end this wait must not end them.
         if others := {*self._leaving.values(), *self._kept}:
             await asyncio.wait(others)
+
+
+def _doubts_of(senders: Iterable[StoreSender]) -> dict[int, float]:
+    """By store, of those that have any."""
+    return {sender.lease.store_id: seconds for sender in senders if (seconds := sender.doubt_seconds) > 0}

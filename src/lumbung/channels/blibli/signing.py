@@ -14,6 +14,7 @@ import base64
 import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _JAKARTA = timezone(timedelta(hours=7), "WIB")  # no daylight saving; needs no time zone database
@@ -46,5 +47,10 @@ def signed_path(path: str) -> str:
 
 def jakarta_date(now: datetime) -> str:
     """`now` as `EEE MMM dd HH:mm:ss zzz yyyy` in Jakarta."""
+    return _jakarta_date(now.replace(microsecond=0))
+
+
+@lru_cache(maxsize=8)  # many calls are made in a second
+def _jakarta_date(now: datetime) -> str:
     there = now.astimezone(_JAKARTA)
     return f"{_DAYS[there.weekday()]} {_MONTHS[there.month - 1]} {there:%d %H:%M:%S} WIB {there.year}"
