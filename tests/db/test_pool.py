@@ -416,11 +416,14 @@ async def test_who_is_cancelled_ends_although_the_connection_breaks_at_that_mome
 
 
 async def test_a_transaction_of_which_a_statement_failed_is_not_taken_for_committed(table: Pool) -> None:
-    with pytest.raises(LumbungError, match="rolled back"):
+    async def goes_on() -> None:
         async with table.transaction() as connection:
             await connection.execute("INSERT INTO small VALUES (7)")
-            with pytest.raises(asyncpg.UndefinedTableError):
+            with suppress(asyncpg.UndefinedTableError):
                 await connection.execute("SELECT FROM nowhere")
+
+    with pytest.raises(LumbungError, match="rolled back"):
+        await goes_on()
     assert await numbers(table) == [1, 2]
 
 
@@ -429,7 +432,7 @@ async def test_a_part_of_a_transaction_may_fail_without_it(table: Pool, inside: 
     async with table.transaction() if inside else table.connection() as connection:
         async with savepoint(connection):
             await connection.execute("INSERT INTO small VALUES (3)")
-        with pytest.raises(asyncpg.UndefinedTableError):
+        with suppress(asyncpg.UndefinedTableError):
             async with savepoint(connection):
                 await connection.execute("INSERT INTO small VALUES (4)")
                 await connection.execute("SELECT FROM nowhere")
