@@ -172,7 +172,7 @@ def without_distrust_of_the_clock() -> None:
     """A wait that is far ahead is waited for."""
     far = "now() + :wait_seconds_max * interval '1 second'"
     for name in ("stores_with_work", "release_waits"):
-        _rewrite(delivery._queries, name, far, "'infinity'")
+        _rewrite(delivery._queries, name, far, f"greatest('infinity', {far})")
 
 
 def without_pausing_what_cannot_be_opened() -> None:
@@ -262,6 +262,9 @@ def _rewrite(queries: Queries, name: str, old: str, new: str) -> None:
     if old not in query.sql:
         raise LookupError(f"{name} has no {old!r}: {query.sql}")
     query.sql = query.sql.replace(old, new)
+    # PostgreSQL would refuse it, and a worker that ends at once is noticed for another reason.
+    if unused := [place for place in range(1, len(query.parameters) + 1) if f"${place}" not in query.sql]:
+        raise LookupError(f"{name} does not use its parameters {unused} any more")
 
 
 PROTECTIONS: Mapping[str, Callable[[], None]] = {

@@ -20,6 +20,7 @@ from lumbung.torture.targets import Targets
 from lumbung.torture.workload import Workload
 
 LOOK_SECONDS = 0.25
+LOG_LINES_TOLD = 3
 START_SECONDS = 60.0
 ACKNOWLEDGE_SECONDS = 60.0
 TICK_SECONDS, STALL_SECONDS = 0.1, 0.4
@@ -158,7 +159,8 @@ async def histories(targets: Targets) -> dict[str, tuple[int, set[str]]]:
 def _none_is_gone(processes: list[HubProcess]) -> None:
     for process in processes:
         if not process.runs:
-            raise LumbungError(f"{process.name} has ended: see {process.log_path}")
+            last = process.log_path.read_text(errors="replace").splitlines()[-LOG_LINES_TOLD:]
+            raise LumbungError("\n".join([f"{process.name} has ended: see {process.log_path}", *last]))
 
 
 async def _until(right: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
